@@ -1,0 +1,160 @@
+"""A checkpoint's own tokenizer: text to ids and back, the bytes of every token, the chat template.
+
+Runs on the `tokenizers` library directly, because importing transformers costs seconds. Ids equal
+those of `AutoTokenizer(...).encode(text, add_special_tokens=False)`. Knows nothing of models.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import tokenizers
+
+from pfjax.models._files import read_object, read_text, write_object
+from pfjax.models.config import CheckpointError
+
+
+@dataclass(frozen=True, eq=False)
+class Tokenizer:
+    """`source` is the text of tokenizer.json, `settings` the parsed tokenizer_config.json."""
+
+    backend: tokenizers.Tokenizer
+    source: str
+    settings: dict
+    template: str | None
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> "Tokenizer":
+        """Reads tokenizer.json, tokenizer_config.json and, if there, chat_template.jinja."""
+        folder = Path(path).expanduser()
+        source = read_text(folder / "tokenizer.json")
+        try:
+            backend = tokenizers.Tokenizer.from_str(source)
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(
+                f"{folder / 'tokenizer.json'} is not a tokenizer ({error}); download it again."
+            ) from None
+        backend.no_truncation()
+        backend.no_padding()
+        config = folder / "tokenizer_config.json"
+        settings = read_object(config) if config.exists() else {}
+        return cls(backend, source, settings, _template(folder, settings))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids; no special tokens are added, those written out in the text are recognised."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
+        """The text of ids; special tokens are dropped unless kept."""
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=not keep_special)
+
+    def chat(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation in the model's own format; CheckpointError if there is no template."""
+        from pfjax.models._chat_template import render
+
+        if self.template is None:
+            raise CheckpointError(
+                "the tokenizer has no chat template; add chat_template to tokenizer_config.json."
+            )
+        return render(
+            self.template,
+            messages,
+            self.special_tokens,
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    def token_id(self, text: str) -> int | None:
+        """The id of a token given as text, such as `<extra_0>`; None if there is none."""
+        return self.backend.token_to_id(text)
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """Named special tokens, such as {"eos_token": "<|endoftext|>"}."""
+        named = {}
+        for name, token in self.settings.items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(text, str):
+                named[name] = text
+        return named
+
+    @cached_property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes every id stands for, [vocab_size]; empty for special tokens and unused ids.
+
+        Joined, they are the UTF-8 text of `decode` (which drops SentencePiece's leading space).
+        """
+        raw = json.loads(self.source)
+        kinds = set(_types(raw.get("decoder")))
+        if "ByteLevel" in kinds:
+            to_bytes = _byte_level
+        elif kinds & {"ByteFallback", "Metaspace", "Replace"}:
+            to_bytes = _sentencepiece
+        else:
+            raise CheckpointError(
+                f"tokenizer.json has the decoder {sorted(kinds)}, which gives tokens no fixed "
+                "bytes; pfjax reads byte-level and SentencePiece tokenizers."
+            )
+        table = [b""] * self.vocab_size
+        for piece, index in self.backend.get_vocab(with_added_tokens=False).items():
+            table[index] = to_bytes(piece)
+        for index, token in self.backend.get_added_tokens_decoder().items():
+            table[index] = b"" if token.special else token.content.encode()
+        return table
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json, unchanged, and tokenizer_config.json with the template inside."""
+        folder = Path(folder).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self.source, encoding="utf-8")
+        settings = dict(self.settings)
+        if self.template is not None:
+            settings["chat_template"] = self.template
+        write_object(folder / "tokenizer_config.json", settings)
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The characters that stand for bytes in byte-level BPE (GPT-2's bytes_to_unicode)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(hidden)}
+
+
+_ALPHABET = byte_alphabet()
+
+
+def _byte_level(piece: str) -> bytes:
+    if all(c in _ALPHABET for c in piece):
+        return bytes(_ALPHABET[c] for c in piece)
+    return piece.encode()
+
+
+def _sentencepiece(piece: str) -> bytes:
+    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+        return bytes.fromhex(piece[3:5])
+    return piece.replace("▁", " ").encode()
+
+
+def _types(node: object) -> Iterable[str]:
+    """The component types of a tokenizer.json node, sequences flattened."""
+    if isinstance(node, dict):
+        yield str(node.get("type"))
+        for child in node.get("decoders") or []:
+            yield from _types(child)
+
+
+def _template(folder: Path, settings: dict) -> str | None:
+    """chat_template.jinja, else the `chat_template` field (of a list the default), else None."""
+    if (folder / "chat_template.jinja").exists():
+        return read_text(folder / "chat_template.jinja")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None

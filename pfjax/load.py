@@ -1,0 +1,59 @@
+"""`pfjax.load`: a solver from names or folders."""
+
+from pathlib import Path
+
+from jax.sharding import Mesh
+
+from pfjax import models
+from pfjax.reasoning.propose import Budget, Sampling
+from pfjax.reasoning.solver import Solver
+
+EMBEDDED = Path(__file__).parent / "embedded"
+
+
+def resolve(name: str | Path) -> Path:
+    """The folder of a checkpoint: `embedded:small`, `embedded:large`, `embedded:prm`, or a path."""
+    text = str(name)
+    if not text.startswith("embedded:"):
+        return Path(text).expanduser()
+    folder = EMBEDDED / text.removeprefix("embedded:")
+    if not (folder / "config.json").exists():
+        names = sorted(p.parent.name for p in EMBEDDED.glob("*/config.json"))
+        raise models.CheckpointError(
+            f"there is no embedded model {text!r}; there are {', '.join(f'embedded:{n}' for n in names)}."
+        )
+    return folder
+
+
+def load(
+    policy: str | Path = "embedded:small",
+    prm: str | Path | None = "embedded:prm",
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    tau: float = 1.0,
+    max_tokens: int | None = None,
+    step_tokens: int | None = None,
+    max_steps: int | None = None,
+    rows: int = 1024,
+    mesh: Mesh | None = None,
+) -> Solver:
+    """A Solver for a policy and a PRM, each an embedded name or a Hugging Face folder.
+
+    Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps), then to 1024 tokens
+    a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds problems x particles in a device batch.
+    CheckpointError says in one sentence why a checkpoint cannot be used.
+    """
+    loaded = models.load_policy(resolve(policy))
+    reward = None if prm is None else models.load_prm(resolve(prm))
+    given = loaded.generation
+    budget = Budget(
+        step_tokens=step_tokens or int(given.get("step_tokens", 256)),
+        max_tokens=max_tokens or int(given.get("max_new_tokens", 1024)),
+        max_steps=max_steps or int(given.get("max_steps", 40)),
+    )
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}, wanted > 0; for greedy text use 1e-3.")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p is {top_p}, wanted in (0, 1].")
+    return Solver(loaded, reward, Sampling(temperature, top_p), budget, tau, rows, mesh)

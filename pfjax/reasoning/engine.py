@@ -1,0 +1,191 @@
+"""The compiled programs of a search: prefill, step.
+
+Generation 0 is a step from blank particles with equal weights at t = -1: whatever is resampled then is blank.
+
+Modules are split once; the programs are pure functions of weights and arrays, so a run compiles each once per shape. With a
+mesh the problems are sharded over its first axis by `shard_map`, and every device group runs its own loops. Knows nothing of
+text, answers or keys' origin.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from pfjax import smc
+from pfjax.models import cache
+from pfjax.models.decoder import Decoder
+from pfjax.models.prm import ProcessRewardModel
+from pfjax.reasoning import particles, rewards
+from pfjax.reasoning.automaton import StopTable
+from pfjax.reasoning.model import Settings, language_model
+from pfjax.reasoning.particles import last_step
+
+
+class Prompts(NamedTuple):
+    """Padded prompts of p problems: the policy's without its last token, the PRM's whole."""
+
+    policy: Int[Array, "p t"]
+    policy_length: Int[Array, " p"]
+    last: Int[Array, " p"]
+    prm: Int[Array, "p u"]
+    prm_length: Int[Array, " p"]
+    active: Bool[Array, " p"]
+
+
+class Context(NamedTuple):
+    """What the steps of one batch share and never change."""
+
+    policy: cache.Prefix
+    prm: cache.Prefix | None
+
+
+class Snapshot(NamedTuple):
+    """What the host keeps of a generation."""
+
+    step: Int[Array, "p n w"]
+    new_tokens: Int[Array, "p n"]
+    new_reward_tokens: Int[Array, "p n"]
+    value: Float[Array, "p n"]
+    log_weights: Float[Array, "p n"]
+    finished: Bool[Array, "p n"]
+    truncated: Bool[Array, "p n"]
+    log_prob: Float[Array, "p n"]
+    log_evidence: Float[Array, " p"]
+    info: smc.Info
+
+
+class Shared(NamedTuple):
+    """Tables and ids that policy and PRM share."""
+
+    stop: StopTable
+    strip: rewards.StripTable
+    probe: int
+
+
+class Engine:
+    """Compiled functions for one (policy, PRM, settings, resampler, n); `compilations()` counts them."""
+
+    def __init__(
+        self,
+        policy: Decoder,
+        prm: ProcessRewardModel | None,
+        shared: Shared,
+        settings: Settings,
+        resampler: smc.Resampler,
+        n: int,
+        *,
+        mesh: Mesh | None = None,
+    ):
+        self._policy, policy_params = nnx.split(policy)
+        self._prm, prm_params = (None, ()) if prm is None else nnx.split(prm)
+        self._params: PyTree = (policy_params, prm_params)
+        self._shared, self._settings = shared, settings
+        self._resampler, self._n = resampler, n
+        self._prefill = jax.jit(self._shard(self._prefill_fn, mesh, "rp"))
+        self._step = jax.jit(self._shard(self._step_fn, mesh, "rppp"), donate_argnums=3)
+
+    def prefill(self, prompts: Prompts) -> tuple[Context, smc.State]:
+        """Caches of the prompts, and blank particles."""
+        return self._prefill(self._params, prompts)
+
+    def step(
+        self, context: Context, key: Key[Array, " p"], state: smc.State
+    ) -> tuple[smc.State, Snapshot]:
+        """The next generation; `state` is donated."""
+        return self._step(self._params, context, key, state)
+
+    def compilations(self) -> int:
+        """How many programs were compiled so far."""
+        return self._prefill._cache_size() + self._step._cache_size()
+
+    def _prefill_fn(self, params, prompts: Prompts) -> tuple[Context, smc.State]:
+        policy, prm = self._merge(params)
+        prefix = cache.prefill(policy, prompts.policy, prompts.policy_length)
+        prm_prefix = prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length)
+        context = Context(prefix, prm_prefix)
+        p, n, budget = prompts.last.shape[0], self._n, self._settings.budget
+        blank = particles.empty(
+            policy.config,
+            prompts.last,
+            prompts.active,
+            n,
+            max_tokens=budget.max_tokens,
+            step_tokens=budget.step_tokens,
+            max_steps=budget.max_steps,
+            reward_state=self._reward(prm, context).init(p, n),
+        )
+        weights = jnp.full((p, n), -jnp.log(float(n)), jnp.float32)
+        evidence, t = jnp.zeros(p, jnp.float32), jnp.full(p, -1, jnp.int32)
+        return context, smc.State(blank, weights, evidence, t)
+
+    def _step_fn(self, params, context: Context, key, state: smc.State):
+        policy, prm = self._merge(params)
+        model = language_model(
+            policy,
+            context.policy,
+            state.particles,
+            self._shared.stop,
+            self._reward(prm, context),
+            self._settings,
+        )
+        state, info = smc.particle_filter(model, self._n, self._resampler).step(key, state)
+        return state, self._snapshot(state, info)
+
+    def _reward(self, prm: ProcessRewardModel | None, context: Context) -> rewards.RewardModel:
+        if prm is None or context.prm is None:
+            return rewards.none()
+        budget = self._settings.budget
+        return rewards.process_reward(
+            prm,
+            context.prm,
+            self._shared.strip,
+            self._shared.probe,
+            step_tokens=budget.step_tokens,
+            columns=budget.max_tokens + budget.max_steps,
+        )
+
+    def _snapshot(self, state: smc.State, info: smc.Info) -> Snapshot:
+        x = state.particles
+        tokens, _ = last_step(x, self._settings.budget.step_tokens)
+        return Snapshot(
+            step=tokens,
+            new_tokens=x.new_tokens,
+            new_reward_tokens=x.new_reward_tokens,
+            value=x.value,
+            log_weights=state.log_weights,
+            finished=x.finished,
+            truncated=x.truncated,
+            log_prob=x.log_prob,
+            log_evidence=state.log_evidence,
+            info=info,
+        )
+
+    def _merge(self, params) -> tuple[Decoder, ProcessRewardModel | None]:
+        policy, prm = params
+        return nnx.merge(self._policy, policy), self._prm and nnx.merge(self._prm, prm)
+
+    @staticmethod
+    def _shard(fn, mesh: Mesh | None, kinds: str):
+        """`fn` with problems sharded ('p') and weights replicated ('r')."""
+        if mesh is None:
+            return fn
+        problems = PartitionSpec(mesh.axis_names[0])
+        specs = tuple(PartitionSpec() if kind == "r" else problems for kind in kinds)
+        return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=problems, check_vma=False)
+
+
+def problem_keys(key: Key[Array, ""], ids: list[int]) -> Key[Array, " p"]:
+    """One key a problem from its 64-bit id, so that a problem's draws do not depend on its batch."""
+    high = jnp.array([i >> 32 for i in ids], jnp.uint32)
+    low = jnp.array([i & 0xFFFFFFFF for i in ids], jnp.uint32)
+    fold = jax.vmap(lambda h, lo: jax.random.fold_in(jax.random.fold_in(key, h), lo))
+    return fold(high, low)
+
+
+def step_keys(keys: Key[Array, " p"], t: int) -> Key[Array, " p"]:
+    """The keys of generation t, as the runners of pfjax.smc make them."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, t)

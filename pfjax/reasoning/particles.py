@@ -1,0 +1,84 @@
+"""The state of a partial solution.
+
+Token ids are kept as they were sampled and never re-tokenised. `length` tokens of `tokens` are real; the last of them is
+not in the policy's cache yet, it is fed first in the next step. Knows nothing of how steps are proposed or weighed.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from pfjax.models import cache
+from pfjax.models.config import DecoderConfig
+from pfjax.reasoning import automaton
+
+
+class Particles(NamedTuple):
+    """p problems x n particles; s solution tokens and m steps at most.
+
+    `new_tokens` and `new_reward_tokens` count what policy and reward model processed in the newest generation.
+    """
+
+    tokens: Int[Array, "p n s"]
+    length: Int[Array, "p n"]
+    last: Int[Array, "p n"]
+    step_end: Int[Array, "p n m"]
+    num_steps: Int[Array, "p n"]
+    scored: Int[Array, "p n"]
+    new_tokens: Int[Array, "p n"]
+    new_reward_tokens: Int[Array, "p n"]
+    log_prob: Float[Array, "p n"]
+    value: Float[Array, "p n"]
+    aggregate: Float[Array, "p n"]
+    finished: Bool[Array, "p n"]
+    truncated: Bool[Array, "p n"]
+    stop: automaton.StopState
+    policy_cache: cache.KV
+    reward_state: PyTree[Array]
+
+
+def empty(
+    config: DecoderConfig,
+    last: Int[Array, " p"],
+    active: Bool[Array, " p"],
+    n: int,
+    *,
+    max_tokens: int,
+    step_tokens: int,
+    max_steps: int,
+    reward_state: PyTree[Array],
+    dtype=jnp.float32,
+) -> Particles:
+    """Solutions of no tokens; `last` is each problem's last prompt token. Problems that are not `active` are padding."""
+    rows = (last.shape[0], n)
+    zeros = jnp.zeros(rows, jnp.int32)
+    floats = jnp.zeros(rows, jnp.float32)
+    return Particles(
+        tokens=jnp.zeros((*rows, max_tokens + step_tokens), jnp.int32),
+        length=zeros,
+        last=jnp.broadcast_to(last[:, None], rows),
+        step_end=jnp.zeros((*rows, max_steps), jnp.int32),
+        num_steps=zeros,
+        scored=zeros,
+        new_tokens=zeros,
+        new_reward_tokens=zeros,
+        log_prob=floats,
+        value=floats,
+        aggregate=floats,
+        finished=jnp.broadcast_to(~active[:, None], rows),
+        truncated=jnp.zeros(rows, bool),
+        stop=automaton.start(rows),
+        policy_cache=cache.empty(config, rows, max_tokens + step_tokens, dtype),
+        reward_state=reward_state,
+    )
+
+
+def last_step(x: Particles, width: int) -> tuple[Int[Array, "p n w"], Int[Array, "p n"]]:
+    """(tokens, count) of the newest step of every particle, in `width` columns."""
+    before = jnp.maximum(x.num_steps - 2, 0)
+    start = jnp.take_along_axis(x.step_end, before[..., None], axis=2)[..., 0]
+    start = jnp.where(x.num_steps >= 2, start, 0)
+    columns = start[..., None] + jnp.arange(width, dtype=jnp.int32)[None, None]
+    columns = jnp.minimum(columns, x.tokens.shape[2] - 1)
+    return jnp.take_along_axis(x.tokens, columns, axis=2), x.length - start

@@ -1,0 +1,205 @@
+"""The solver: questions in, answers out, many problems x particles in one batch.
+
+Problems are sorted into batches of a fixed number of rows; each batch is prefilled once and then stepped on the device until
+every particle is finished. A problem's key comes from its id (a hash of the question), so its particles do not depend on
+what else is in the batch.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Key
+
+from pfjax import models
+from pfjax.reasoning import automaton, rewards
+from pfjax.reasoning.engine import Engine, Prompts, Shared, Snapshot, problem_keys, step_keys
+from pfjax.reasoning.finish import finish
+from pfjax.reasoning.model import Settings
+from pfjax.reasoning.propose import Budget, Sampling
+from pfjax.reasoning.result import Result
+from pfjax.search import methods
+
+MAX_PARTICLES = 1 << 16
+BUCKET = 32
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A policy and a PRM, ready to solve.
+
+    `rows` bounds problems x particles in one device batch; `mesh`, if given, shards problems over its first axis.
+    """
+
+    policy: models.Policy
+    prm: models.PRM | None = None
+    sampling: Sampling = Sampling()
+    budget: Budget = Budget()
+    tau: float = 1.0
+    rows: int = 1024
+    mesh: Mesh | None = None
+    _engines: dict = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.prm is not None:
+            _require_same_vocabulary(self.policy, self.prm)
+
+    def solve(
+        self,
+        question: str | Sequence[str],
+        particles: int = 16,
+        key: int | Key[Array, ""] = 0,
+        *,
+        method: str = "pf",
+        ids: Sequence[int] | None = None,
+        batch: int | None = None,
+        progress: Progress | None = None,
+    ):
+        """The Result of a question, or the list of Results of a list of questions.
+
+        `ids` name problems (default: a hash of the question); `batch` fixes the problems per device batch (default: as many
+        as `rows` allows, rounded to a power of two); `progress(done, total)` is called after each batch. ValueError for
+        an empty question, one longer than the context, or a particle count outside 1..65536.
+        """
+        questions = [question] if isinstance(question, str) else list(question)
+        ids = [stable_id(q) for q in questions] if ids is None else list(ids)
+        _check(questions, ids, particles)
+        key = jax.random.key(key) if isinstance(key, int) else key
+        found = methods.find(method)
+        prompts = [self._encode(q, found.uses_prm) for q in questions]
+        batch = batch or self._batch(len(questions), particles)
+        results = []
+        for start in range(0, len(questions), batch):
+            part = slice(start, start + batch)
+            results += self._batch_of(
+                questions[part], prompts[part], ids[part], particles, key, method, batch
+            )
+            if progress is not None:
+                progress(len(results), len(questions))
+        return results[0] if isinstance(question, str) else results
+
+    def with_policy(self, policy: models.Policy) -> "Solver":
+        """The same solver around another policy."""
+        return replace(self, policy=policy, _engines={})
+
+    def compilations(self) -> int:
+        """Programs compiled by this solver so far."""
+        return sum(engine.compilations() for engine in self._engines.values())
+
+    def _batch(self, problems: int, particles: int) -> int:
+        devices = 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]
+        most = max(self.rows // particles, 1)
+        wanted = 1 << (min(problems, most) - 1).bit_length()
+        return -(-wanted // devices) * devices
+
+    def _engine(self, method: str, particles: int) -> Engine:
+        if (method, particles) not in self._engines:
+            found = methods.find(method)
+            prm = self.prm if found.uses_prm else None
+            if found.uses_prm and prm is None:
+                raise ValueError(f"method {method!r} needs a PRM; load one with prm=..., or use 'majority'.")
+            tokenizer, eos = self.policy.tokenizer, self.policy.eos_ids
+            tables = _tables(tokenizer.token_bytes, eos, self.policy.config.vocab_size)
+            shared = Shared(*tables, prm.probe_id if prm else 0)
+            settings = Settings(self.sampling, self.budget, found.potential(self.tau))
+            self._engines[method, particles] = Engine(
+                self.policy.decoder,
+                prm.module if prm else None,
+                shared,
+                settings,
+                found.resampler,
+                particles,
+                mesh=self.mesh,
+            )
+        return self._engines[method, particles]
+
+    def _encode(self, question: str, uses_prm: bool) -> tuple[list[int], list[int]]:
+        policy = _prompt_ids(self.policy.tokenizer, question)
+        prm = _prompt_ids(self.prm.tokenizer, question) if uses_prm and self.prm else policy
+        room = self.policy.config.max_positions - self.budget.max_tokens
+        if self.prm is not None:
+            extra = self.budget.max_tokens + self.budget.max_steps
+            room = min(room, self.prm.module.config.max_positions - extra)
+        if max(len(policy), len(prm)) > room:
+            raise ValueError(
+                f"The prompt has {max(len(policy), len(prm))} tokens but the context leaves room for {room} beside "
+                f"{self.budget.max_tokens} solution tokens; shorten the question or lower max_tokens."
+            )
+        return policy, prm
+
+    def _batch_of(self, questions, prompts, ids, particles, key, method, batch) -> list[Result]:
+        began = time.perf_counter()
+        engine = self._engine(method, particles)
+        compiled = engine.compilations()
+        keys = problem_keys(key, ids + [0] * (batch - len(ids)))
+        context, state = engine.prefill(_pad(prompts, batch))
+        history: list[Snapshot] = []
+        for t in range(self.budget.max_steps):
+            state, snapshot = engine.step(context, step_keys(keys, t), state)
+            history.append(jax.tree.map(np.asarray, snapshot))
+            if history[-1].finished.all():
+                break
+        seconds = (time.perf_counter() - began) / len(questions)
+        compiled = engine.compilations() - compiled
+        return [
+            finish(self, method, q, i, prompts[i], history, seconds, compiled)
+            for i, q in enumerate(questions)
+        ]
+
+
+def stable_id(question: str) -> int:
+    """A 64-bit id of a question, the same in every process."""
+    return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big")
+
+
+def _prompt_ids(tokenizer: models.Tokenizer, question: str) -> list[int]:
+    chat = tokenizer.chat([{"role": "user", "content": question}], add_generation_prompt=True)
+    return tokenizer.encode(chat)
+
+
+def _check(questions: Sequence[str], ids: Sequence[int], particles: int) -> None:
+    if not 1 <= particles <= MAX_PARTICLES:
+        raise ValueError(f"particles is {particles}, wanted 1 to {MAX_PARTICLES}.")
+    if len(ids) != len(questions):
+        raise ValueError(f"ids has {len(ids)} entries for {len(questions)} questions; give one each.")
+    if not questions or any(not q.strip() for q in questions):
+        raise ValueError("The question is empty; give the text of a problem.")
+
+
+def _require_same_vocabulary(policy: models.Policy, prm: models.PRM) -> None:
+    ours, theirs = policy.tokenizer.token_bytes, prm.tokenizer.token_bytes
+    shared = min(len(ours), len(theirs))
+    if ours[:shared] != theirs[:shared]:
+        raise ValueError(
+            "Policy and PRM have different tokenizers; pfjax scores on device with one shared vocabulary, so load a PRM "
+            "of the policy's family."
+        )
+
+
+def _tables(token_bytes: list[bytes], eos: Sequence[int], size: int):
+    padded = token_bytes + [b""] * (size - len(token_bytes))
+    return automaton.stop_table(padded, list(eos)), rewards.strip_table(padded, list(eos))
+
+
+def _pad(prompts: list[tuple[list[int], list[int]]], batch: int) -> Prompts:
+    """Arrays of `batch` rows; widths are multiples of 32, at least 96, so that few shapes are compiled."""
+    full = prompts + [([0, 0], [0, 0])] * (batch - len(prompts))
+
+    def block(rows: list[list[int]]):
+        width = max(96, -(-max(map(len, rows)) // BUCKET) * BUCKET)
+        table = np.zeros((batch, width), np.int32)
+        for row, ids in zip(table, rows, strict=True):
+            row[: len(ids)] = ids
+        return jnp.asarray(table), jnp.asarray([len(r) for r in rows], jnp.int32)
+
+    policy, policy_length = block([p[:-1] for p, _ in full])
+    prm, prm_length = block([p for _, p in full])
+    last = jnp.asarray([p[-1] for p, _ in full], jnp.int32)
+    active = jnp.arange(batch, dtype=jnp.int32) < len(prompts)
+    return Prompts(policy, policy_length, last, prm, prm_length, active)

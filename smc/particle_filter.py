@@ -1,0 +1,105 @@
+"""The particle filter: resample, propagate, weigh, with carried weights.
+
+    A ~ resampler(W_t-1)    x_t ~ M_t(x_t-1[A], .)    w_t = w_left G_t(x_t)
+    L_t = L_t-1 sum_i w_t^i                           W_t = w_t / sum_i w_t^i
+
+Reference: Doucet and Johansen (2009), A tutorial on particle filtering and smoothing, section 3.5.
+Knows nothing of devices, caches or time limits; `move` alone knows how rows are copied.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two, vmap_axes
+from pfjax.smc.types import ALL_DEAD, OK, Algorithm, FeynmanKac, Info, Move, Resampler, State
+from pfjax.smc.weights import effective_sample_size, log_sum_exp, normalise
+from pfjax.smc.wrappers import adaptive_systematic
+
+
+def gather(particles: PyTree[Array], ancestors: Int[Array, "*batch n"]) -> PyTree[Array]:
+    """Row `ancestors[..., j]` of every leaf, as row j.
+
+    >>> import jax.numpy as jnp
+    >>> gather({"x": jnp.array([[5, 6], [7, 8]])}, jnp.array([[1, 1], [0, 1]]))["x"].tolist()
+    [[6, 6], [7, 8]]
+    """
+    take = vmap_axes(lambda rows, index: rows[index], ancestors.ndim - 1)
+    return jax.tree.map(lambda leaf: take(leaf, ancestors), particles)
+
+
+def particle_filter(
+    model: FeynmanKac,
+    n: int,
+    resampler: Resampler = adaptive_systematic,
+    *,
+    move: Move = gather,
+) -> Algorithm:
+    """Sequential Monte Carlo with n particles.
+
+    Target: the path measure Q_t of `model`, by its weighted particles; E[exp(log_evidence)] = L_t
+    exactly, for every n, resampler of the contract, and criterion. Leading axes of the key are
+    independent problems. Raises `ValueError` for n < 1, a raw key, or log G of the wrong shape.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from pfjax import smc
+    >>> model = smc.lift(
+    ...     init=lambda key: jax.random.normal(key),
+    ...     propagate=lambda key, x, t: x,
+    ...     log_potential=lambda x, t: jnp.where(t == 0, 0.0, jnp.log(2.0)),
+    ... )
+    >>> pf = smc.particle_filter(model, 8)
+    >>> state, info = pf.init(jax.random.key(0))
+    >>> state, info = pf.step(jax.random.key(1), state)
+    >>> round(float(state.log_evidence), 4), int(state.t), float(info.ess)
+    (0.6931, 1, 8.0)
+    """
+    if n < 1:
+        raise ValueError(f"n: got {n} particles, want at least 1")
+
+    def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
+        require_typed(key)
+        _, k_move = split_in_two(key)
+        start = State(
+            particles=model.init(particle_keys(k_move, n)),
+            log_weights=per_problem(key, jnp.full(n, -jnp.log(jnp.float32(n)))),
+            log_evidence=per_problem(key, jnp.float32(0)),
+            t=per_problem(key, jnp.int32(0)),
+        )
+        stay = per_problem(key, jnp.arange(n, dtype=jnp.int32))
+        return weigh(start, stay, per_problem(key, jnp.array(False)))
+
+    def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
+        require_typed(key)
+        k_resample, k_move = split_in_two(key)
+        t = state.t + 1
+        ancestors, left, resampled = resampler(k_resample, state.log_weights, t)
+        x = move(state.particles, ancestors)
+        x = model.propagate(particle_keys(k_move, n), x, t)
+        return weigh(State(x, left, state.log_evidence, t), ancestors, resampled)
+
+    def weigh(
+        state: State, ancestors: Int[Array, "*batch n"], resampled: Bool[Array, "*batch"]
+    ) -> tuple[State, Info]:
+        x, log_g = model.weigh(state.particles, state.t)
+        _require_shape(log_g, state.log_weights.shape)
+        log_w = state.log_weights + log_g
+        increment = log_sum_exp(log_w)
+        info = Info(
+            ancestors=ancestors,
+            ess=effective_sample_size(log_w),
+            resampled=resampled,
+            log_evidence_increment=increment,
+            status=jnp.where(jnp.isneginf(increment), jnp.int32(ALL_DEAD), jnp.int32(OK)),
+        )
+        return State(x, normalise(log_w), state.log_evidence + increment, state.t), info
+
+    return Algorithm(init, step)
+
+
+def _require_shape(log_g: Float[Array, "..."], shape: tuple[int, ...]) -> None:
+    if log_g.shape != shape:
+        raise ValueError(
+            f"model.weigh: got log G of shape {log_g.shape}, want {shape}; "
+            "return one number per particle, and one particle axis after the axes of the key"
+        )

@@ -1,0 +1,115 @@
+"""The shapes that everything in `pfjax.smc` has: a model, a resampler, an algorithm.
+
+    Feynman-Kac path measure   Q_t = M_0(dx_0) G_0(x_0) prod_s M_s(x_s-1, dx_s) G_s(x_s) / L_t
+
+Reference: Chopin and Papaspiliopoulos (2020), An Introduction to Sequential Monte Carlo, chapter 5.
+`*batch` are independent problems (often none); `n` are the particles of one problem.
+Knows no algorithm, and nothing of what a particle is: any pytree with leading axes `*batch n`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+
+OK = 0
+ALL_DEAD = 1
+
+
+@runtime_checkable
+class Init(Protocol):
+    """M_0: draws one particle from each key."""
+
+    def __call__(self, keys: Key[Array, "*batch n"], /) -> PyTree[Array]: ...
+
+
+@runtime_checkable
+class Propagate(Protocol):
+    """M_t: moves every particle from generation t - 1 to generation t."""
+
+    def __call__(
+        self, keys: Key[Array, "*batch n"], x: PyTree[Array], t: Int[Array, "*batch"], /
+    ) -> PyTree[Array]: ...
+
+
+@runtime_checkable
+class Weigh(Protocol):
+    """G_t: returns the particles, with any scores it wants to cache, and log G_t in float32."""
+
+    def __call__(
+        self, x: PyTree[Array], t: Int[Array, "*batch"], /
+    ) -> tuple[PyTree[Array], Float[Array, "*batch n"]]: ...
+
+
+class FeynmanKac(NamedTuple):
+    """A model; its functions act on all particles of all problems at once."""
+
+    init: Init
+    propagate: Propagate
+    weigh: Weigh
+
+
+@runtime_checkable
+class Resampler(Protocol):
+    """Chooses ancestors for generation t from normalised log-weights.
+
+    Returns the ancestors, the log-weights that are left, W_i / (N a_i) for an inclusion probability
+    N a_i and *not* renormalised, and whether the problem was resampled at all. A problem without a
+    live particle keeps its rows (`arange`) and its weights (-inf).
+    """
+
+    def __call__(
+        self, key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"], /
+    ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]: ...
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """Whether a problem with these normalised log-weights is resampled before generation t."""
+
+    def __call__(
+        self, log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"], /
+    ) -> Bool[Array, "*batch"]: ...
+
+
+@runtime_checkable
+class Move(Protocol):
+    """The particles whose row j is the row `ancestors[j]` of the old ones."""
+
+    def __call__(
+        self, particles: PyTree[Array], ancestors: Int[Array, "*batch n"], /
+    ) -> PyTree[Array]: ...
+
+
+class State(NamedTuple):
+    """Weighted particles of generation t.
+
+    `log_weights` are normalised (logsumexp 0; all -inf once every particle is dead) and
+    `log_evidence` is the log of the estimate of L_t.
+    """
+
+    particles: PyTree[Array]
+    log_weights: Float[Array, "*batch n"]
+    log_evidence: Float[Array, "*batch"]
+    t: Int[Array, "*batch"]
+
+
+class Info(NamedTuple):
+    """What happened on the way to generation t.
+
+    `ancestors[j]` is the row in generation t - 1 that slot j grew from, `resampled` tells whether
+    they were drawn; `ess` is that of the new weights; `status` is `OK` or `ALL_DEAD`.
+    """
+
+    ancestors: Int[Array, "*batch n"]
+    ess: Float[Array, "*batch"]
+    resampled: Bool[Array, "*batch"]
+    log_evidence_increment: Float[Array, "*batch"]
+    status: Int[Array, "*batch"]
+
+
+class Algorithm(NamedTuple):
+    """`init(key)` draws and weighs generation 0; `step(key, state)` makes the next generation."""
+
+    init: Callable[[Key[Array, "*batch"]], tuple[State, Info]]
+    step: Callable[[Key[Array, "*batch"], State], tuple[State, Info]]

@@ -1,0 +1,122 @@
+"""Wrappers of resamplers: when a problem is resampled, and in which slot each copy is put.
+
+    when       A = arange, w unchanged      unless criterion(w, t)
+    in_place   A[i] = i                     whenever particle i has a copy at all
+
+References: Liu and Chen (1995), Blind deconvolution via sequential imputations, for the effective
+sample size rule; Murray, Lee and Jacob (2016), Parallel resampling in the particle filter, for the
+permutation. Neither changes the target. Knows nothing of particles or of how ancestors are drawn.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from pfjax.smc._axes import vmap_axes
+from pfjax.smc.resampling import systematic
+from pfjax.smc.types import Criterion, Resampler
+from pfjax.smc.weights import effective_sample_size
+
+
+def when(criterion: Criterion, resampler: Resampler) -> Resampler:
+    """Resamples only the problems for which `criterion(log_w, t)` holds.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from pfjax.smc import systematic
+    >>> log_w = jnp.log(jnp.array([[0.5, 0.5], [1.0, 0.0]]))
+    >>> resample = when(ess_below(0.75), systematic)
+    >>> resample(jax.random.split(jax.random.key(0)), log_w, jnp.ones(2, jnp.int32))[0].tolist()
+    [[0, 1], [0, 0]]
+    """
+
+    def resample(
+        key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
+    ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+        ancestors, left, resampled = resampler(key, log_w, t)
+        resampled = resampled & criterion(log_w, t)
+        stay = jnp.broadcast_to(jnp.arange(log_w.shape[-1], dtype=jnp.int32), log_w.shape)
+        chosen = resampled[..., None]
+        return jnp.where(chosen, ancestors, stay), jnp.where(chosen, left, log_w), resampled
+
+    return resample
+
+
+def ess_below(fraction: float) -> Criterion:
+    """Holds when the effective sample size is below `fraction` of the particles."""
+
+    def criterion(
+        log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
+    ) -> Bool[Array, "*batch"]:
+        del t
+        return effective_sample_size(log_w) < fraction * log_w.shape[-1]
+
+    return criterion
+
+
+def every(k: int) -> Criterion:
+    """Holds before generations k, 2k, 3k, ...; raises `ValueError` for k < 1."""
+    if k < 1:
+        raise ValueError(f"k: got {k}, want at least 1; to skip resampling use `never`")
+
+    def criterion(
+        log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
+    ) -> Bool[Array, "*batch"]:
+        del log_w
+        return t % k == 0
+
+    return criterion
+
+
+def never(log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
+    """Holds for no problem: `when(never, r)` is sequential importance sampling."""
+    del log_w
+    return jnp.zeros_like(t, bool)
+
+
+def in_place(resampler: Resampler) -> Resampler:
+    """Permutes the slots so that every survivor keeps its own; further copies fill the dead slots.
+
+    Counts and the pairs (ancestor, log-weight left) are those of `resampler`. Fewest rows move.
+
+    >>> import jax, jax.numpy as jnp
+    >>> def resampler(key, log_w, t):
+    ...     return jnp.array([1, 1, 1, 3]), log_w, jnp.array(True)
+    >>> in_place(resampler)(jax.random.key(0), jnp.zeros(4), jnp.int32(1))[0].tolist()
+    [1, 1, 1, 3]
+    >>> def resampler(key, log_w, t):
+    ...     return jnp.array([0, 0, 1, 3]), log_w, jnp.array(True)
+    >>> in_place(resampler)(jax.random.key(0), jnp.zeros(4), jnp.int32(1))[0].tolist()
+    [0, 1, 0, 3]
+    """
+
+    def resample(
+        key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
+    ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+        ancestors, left, resampled = resampler(key, log_w, t)
+        ancestors, left = vmap_axes(_survivors_stay, ancestors.ndim - 1)(ancestors, left)
+        return ancestors, left, resampled
+
+    return resample
+
+
+def _survivors_stay(
+    ancestors: Int[Array, "n"], left: Float[Array, "n"]
+) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
+    n = ancestors.shape[0]
+    slots = jnp.arange(n, dtype=jnp.int32)
+    first_copy = jnp.full(n, n, jnp.int32).at[ancestors].min(slots)
+    is_first = first_copy[ancestors] == slots
+    is_free = first_copy == n
+    # There are as many further copies as free slots: the k-th copy goes to the k-th free slot.
+    rank = jnp.where(is_free, _rank(is_free), n)
+    free_slot = jnp.zeros(n, jnp.int32).at[rank].set(slots, mode="drop")
+    target = jnp.where(is_first, ancestors, free_slot[_rank(~is_first)])
+    return ancestors.at[target].set(ancestors), left.at[target].set(left)
+
+
+def _rank(mask: Bool[Array, "n"]) -> Int[Array, "n"]:
+    """How many are marked up to here, less one: the rank of each marked entry among them."""
+    return jnp.cumsum(mask, dtype=jnp.int32) - 1
+
+
+adaptive_systematic: Resampler = when(ess_below(0.5), in_place(systematic))
+"""The default of `particle_filter`: systematic, in place, when the ESS is below half of n."""

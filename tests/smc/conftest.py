@@ -1,0 +1,78 @@
+"""Oracles that share no code with pfjax.smc: an enumerated 2-state hidden Markov model."""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pfjax import smc
+
+START = np.array([0.6, 0.4])
+MOVE = np.array([[0.7, 0.3], [0.4, 0.6]])
+EMIT = np.array([[0.5, 0.4, 0.1], [0.1, 0.3, 0.6]])
+SEEN = np.array([0, 1, 2, 2, 1, 0, 2])
+
+
+class Hmm(NamedTuple):
+    """A Feynman-Kac model whose particles are whole paths, with its exact answers."""
+
+    model: smc.FeynmanKac
+    num_steps: int
+    log_evidence: float
+    posterior_mean: Callable
+
+
+def _forward() -> float:
+    """log p(observations) by the forward algorithm."""
+    alpha = START * EMIT[:, SEEN[0]]
+    total = np.log(alpha.sum())
+    for symbol in SEEN[1:]:
+        alpha = (alpha / alpha.sum()) @ MOVE * EMIT[:, symbol]
+        total += np.log(alpha.sum())
+    return total
+
+
+def _posterior_mean(f: Callable) -> float:
+    """Mean of f over all 2^7 paths, weighted by their joint probability with the observations."""
+    paths = np.array(list(itertools.product([0, 1], repeat=len(SEEN))))
+    joint = (
+        START[paths[:, 0]] * EMIT[paths, SEEN].prod(1) * MOVE[paths[:, :-1], paths[:, 1:]].prod(1)
+    )
+    return float(joint @ f(paths) / joint.sum())
+
+
+@pytest.fixture(scope="session")
+def hmm() -> Hmm:
+    log_start, log_move, log_emit = (jnp.log(jnp.float32(p)) for p in (START, MOVE, EMIT))
+    seen = jnp.asarray(SEEN, jnp.int32)
+
+    def init(key):
+        first = jax.random.categorical(key, log_start)
+        return jnp.zeros(len(SEEN), jnp.int32).at[0].set(first.astype(jnp.int32))
+
+    def propagate(key, path, t):
+        return path.at[t].set(jax.random.categorical(key, log_move[path[t - 1]]).astype(jnp.int32))
+
+    def log_potential(path, t):
+        return log_emit[path[t], seen[t]]
+
+    model = smc.lift(init, propagate, log_potential)
+    return Hmm(model, len(SEEN), _forward(), _posterior_mean)
+
+
+@pytest.fixture(scope="session")
+def autoregression() -> smc.FeynmanKac:
+    """A model that is elementwise in the particle; some particles die (log G = -inf)."""
+
+    def log_potential(x, t):
+        return jnp.where(x > 2.5, -jnp.inf, -0.5 * (x - 0.1 * t.astype(jnp.float32)) ** 2)
+
+    return smc.lift(
+        init=lambda key: jax.random.normal(key),
+        propagate=lambda key, x, t: 0.9 * x + jax.random.normal(key),
+        log_potential=log_potential,
+    )

@@ -1,0 +1,35 @@
+"""`lift` only maps: one particle at a time gives the same."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pfjax import smc
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+def test_lift_is_the_functions_of_one_particle(batch):
+    def init(key):
+        return {"x": jax.random.normal(key), "words": jnp.zeros(2, jnp.int32)}
+
+    def propagate(key, p, t):
+        return {"x": p["x"] + jax.random.normal(key), "words": p["words"].at[t % 2].set(t)}
+
+    def log_potential(p, t):
+        return p["x"] * t.astype(jnp.float32) + p["words"].sum().astype(jnp.float32)
+
+    model = smc.lift(init, propagate, log_potential)
+    keys = jax.random.split(jax.random.key(1), (*batch, 4))
+    t = jnp.arange(np.prod(batch, dtype=int), dtype=jnp.int32).reshape(batch) + 1
+    x = model.init(keys)
+    y = model.propagate(keys, x, t)
+    z, log_g = model.weigh(y, t)
+    assert log_g.shape == (*batch, 4) and log_g.dtype == jnp.float32
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), y, z))
+    for index in np.ndindex(*batch, 4):
+        key, now = keys[index], t[index[:-1]]
+        one = propagate(key, init(key), now)
+        np.testing.assert_array_equal(y["words"][index], one["words"])
+        np.testing.assert_allclose(y["x"][index], one["x"], rtol=1e-6)
+        np.testing.assert_allclose(log_g[index], log_potential(one, now), rtol=1e-6)
