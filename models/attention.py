@@ -9,9 +9,9 @@ softmaxes costs precision. Grouped-query attention: Ainslie et al. 2023, arXiv 2
 nothing of layers, caches or positions.
 """
 
+import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float
 class Segment(NamedTuple):
     """Keys, values and which of them a query may see; `mask` broadcasts to [p, n, t, s]."""
 
-    k: Float[Array, "p *n k s d"]
+    k: Float[Array, "p *n k d s"]
     v: Float[Array, "p *n k s d"]
     mask: Bool[Array, "..."]
 
@@ -32,29 +32,54 @@ def causal_mask(length: int) -> Bool[Array, "1 1 t t"]:
 def attend(q: Float[Array, "p n t h d"], segments: list[Segment]) -> Float[Array, "p n t h d"]:
     """Grouped-query attention of every query over all segments; the list must not be empty.
 
-    Heads come before positions and the query heads of a group are rows of one matrix, so that every
-    product is a plain batched matrix product (on CPU four times faster than the five-index einsum).
+    The query heads of a group and the new tokens are rows of one matrix, for a shared segment those
+    of all particles too, so that every product is a plain batched matrix product. The softmax is
+    taken over the pieces with their common maximum.
     """
     p, n, t, h, d = q.shape
-    kv_heads = segments[0].k.shape[-3]
+    kv_heads = segments[0].v.shape[-3]
     rows = h // kv_heads * t
     q = q.reshape(p, n, t, kv_heads, h // kv_heads, d) * jnp.asarray(d**-0.5, q.dtype)
     q = q.transpose(0, 1, 3, 4, 2, 5).reshape(p, n, kv_heads, rows, d)
-    scores = []
-    for k, _, mask in segments:
-        s = jnp.einsum(f"pnkrd,{_axes(k)}->pnkrs", q, k, preferred_element_type=jnp.float32)
-        s = s.reshape(p, n, kv_heads, -1, t, s.shape[-1])
-        scores.append(jnp.where(mask[:, :, None, None], s, -jnp.inf))
-    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1)
-    weights = weights.reshape(p, n, kv_heads, rows, -1)
-    out, start = jnp.zeros((), q.dtype), 0
-    for _, v, _ in segments:
-        w = jax.lax.slice_in_dim(weights, start, start + v.shape[-2], axis=-1).astype(v.dtype)
-        part = jnp.einsum(f"pnkrs,{_axes(v)}->pnkrd", w, v)
-        out, start = part if start == 0 else out + part, start + v.shape[-2]
-    out = out.reshape(p, n, kv_heads, -1, t, d).transpose(0, 1, 4, 2, 3, 5)
-    return out.reshape(p, n, t, h, d)
+    pieces = [_scores(q, segment, t) for segment in segments]
+    top = functools.reduce(jnp.maximum, [jnp.max(s, axis=-1) for s in pieces])
+    mass, out = jnp.zeros((), jnp.float32), jnp.zeros((), q.dtype)
+    for s, (_, v, _) in zip(pieces, segments, strict=True):
+        w = jnp.exp(s - top[..., None])
+        mass = mass + jnp.sum(w, axis=-1) if mass.ndim else jnp.sum(w, axis=-1)
+        part = _mix(w.astype(v.dtype), v)
+        out = out + part if out.ndim else part
+    out = (out / mass[..., None].astype(out.dtype)).reshape(p, n, kv_heads, -1, t, d)
+    return out.transpose(0, 1, 4, 2, 3, 5).reshape(p, n, t, h, d)
 
 
-def _axes(x: Array) -> str:
-    return "pksd" if x.ndim == 4 else "pnksd"
+def _scores(q: Array, segment: Segment, t: int) -> Float[Array, "p n k r s"]:
+    """float32 scores, -inf where masked."""
+    p, n, kv_heads, rows, d = q.shape
+    k = segment.k
+    if k.ndim == 4:
+        flat = q.transpose(0, 2, 1, 3, 4).reshape(p, kv_heads, n * rows, d)
+        s = _product("pkrd,pkds->pkrs", flat, k)
+        s = s.reshape(p, kv_heads, n, rows, -1).transpose(0, 2, 1, 3, 4)
+    else:
+        s = _product("pnkrd,pnkds->pnkrs", q, k)
+    s = s.reshape(p, n, kv_heads, -1, t, s.shape[-1])
+    s = jnp.where(segment.mask[:, :, None, None], s, -jnp.inf)
+    return s.reshape(p, n, kv_heads, rows, -1)
+
+
+def _mix(w: Array, v: Array) -> Float[Array, "p n k r d"]:
+    p, n, kv_heads, rows, s = w.shape
+    if v.ndim == 5:
+        return jnp.einsum("pnkrs,pnksd->pnkrd", w, v)
+    flat = w.transpose(0, 2, 1, 3, 4).reshape(p, kv_heads, n * rows, s)
+    out = jnp.einsum("pkrs,pksd->pkrd", flat, v)
+    return out.reshape(p, kv_heads, n, rows, -1).transpose(0, 2, 1, 3, 4)
+
+
+def _product(axes: str, q: Array, k: Array) -> Array:
+    # One row would be a matrix-vector product, which XLA:CPU runs an order of magnitude slower than two rows.
+    one = q.shape[-2] == 1
+    q = jnp.concatenate([q, q], axis=-2) if one else q
+    s = jnp.einsum(axes, q, k, preferred_element_type=jnp.float32)
+    return s[..., :1, :] if one else s

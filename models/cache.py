@@ -14,13 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from pfjax.models.attention import Segment, attend, causal_mask
 from pfjax.models.config import DecoderConfig
-from pfjax.models.decoder import Decoder
+from pfjax.models.decoder import Decoder, heads_first, transposed
 
 
 class KV(NamedTuple):
-    """Keys and values, one array a layer."""
+    """Keys and values, one array a layer, in the layouts of `Segment`."""
 
-    k: tuple[Float[Array, "p *n k s d"], ...]
+    k: tuple[Float[Array, "p *n k d s"], ...]
     v: tuple[Float[Array, "p *n k s d"], ...]
 
 
@@ -32,10 +32,10 @@ class Prefix(NamedTuple):
 
 
 def empty(config: DecoderConfig, rows: tuple[int, ...], columns: int, dtype=jnp.float32) -> KV:
-    """A zero cache of [*rows, kv_heads, columns, head_dim] a layer."""
-    shape = (*rows, config.num_kv_heads, columns, config.head_dim)
-    k = tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers))
-    v = tuple(jnp.zeros(shape, dtype) for _ in range(config.num_layers))
+    """A zero cache for `rows` of `columns` tokens."""
+    heads, size = (*rows, config.num_kv_heads), config.head_dim
+    k = tuple(jnp.zeros((*heads, size, columns), dtype) for _ in range(config.num_layers))
+    v = tuple(jnp.zeros((*heads, columns, size), dtype) for _ in range(config.num_layers))
     return KV(k, v)
 
 
@@ -44,7 +44,7 @@ def prefill(decoder: Decoder, tokens: Int[Array, "p t"], length: Int[Array, " p"
     keys, values = [], []
 
     def attention(index, q, k, v):
-        k, v = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
+        k, v = transposed(k), heads_first(v)
         keys.append(k[:, 0])
         values.append(v[:, 0])
         return attend(q, [Segment(k, v, causal_mask(q.shape[2]))])
@@ -67,19 +67,18 @@ def extend(
 
     Row (p, n) continues at position prefix.length[p] + length[p, n] + column.
     """
-    t, width = tokens.shape[2], buffer.k[0].shape[-2]
+    t, width = tokens.shape[2], buffer.k[0].shape[-1]
     new_columns = column + jnp.arange(t, dtype=jnp.int32)
     start = prefix.length[:, None] + length
     positions = start[..., None] + new_columns[None, None]
-    prefix_mask = _below(prefix.kv.k[0].shape[-2], prefix.length[:, None, None])
-    cache_mask = _below(cache.k[0].shape[-2], length[..., None])
+    prefix_mask = _below(prefix.kv.k[0].shape[-1], prefix.length[:, None, None])
+    cache_mask = _below(cache.k[0].shape[-1], length[..., None])
     buffer_mask = _below(width, 1 + new_columns[None, None])
     keys, values = list(buffer.k), list(buffer.v)
 
     def attention(i, q, k, v):
-        at = (0, 0, 0, column, 0)
-        keys[i] = jax.lax.dynamic_update_slice(keys[i], jnp.swapaxes(k, 2, 3), at)
-        values[i] = jax.lax.dynamic_update_slice(values[i], jnp.swapaxes(v, 2, 3), at)
+        keys[i] = jax.lax.dynamic_update_slice_in_dim(keys[i], transposed(k), column, axis=4)
+        values[i] = jax.lax.dynamic_update_slice_in_dim(values[i], heads_first(v), column, axis=3)
         segments = [
             Segment(prefix.kv.k[i], prefix.kv.v[i], prefix_mask),
             Segment(cache.k[i], cache.v[i], cache_mask),
@@ -98,12 +97,27 @@ def commit(cache: KV, buffer: KV, length: Int[Array, "p n"]) -> KV:
     hold junk.
     """
 
-    def place(row, new, at):
-        zero = jnp.zeros((), at.dtype)
-        return jax.lax.dynamic_update_slice(row, new, (zero, at, zero))
+    def place(axis):
+        update = jax.lax.dynamic_update_slice_in_dim
+        put = jax.vmap(jax.vmap(lambda row, new, at: update(row, new, at, axis)))
+        return lambda old, new: put(old, new, length)
 
-    place = jax.vmap(jax.vmap(place))
-    return jax.tree.map(lambda c, b: place(c, b, length), cache, buffer)
+    return KV(
+        tuple(map(place(2), cache.k, buffer.k)),
+        tuple(map(place(1), cache.v, buffer.v)),
+    )
+
+
+def widen(cache: KV, columns: int) -> KV:
+    """The same cache with zeros behind it up to `columns`; itself if it is that wide."""
+    more = columns - cache.k[0].shape[-1]
+    if more <= 0:
+        return cache
+
+    def grow(x, axis):
+        return jnp.pad(x, [(0, more if i == x.ndim + axis else 0) for i in range(x.ndim)])
+
+    return KV(tuple(grow(k, -1) for k in cache.k), tuple(grow(v, -2) for v in cache.v))
 
 
 def _below(columns: int, limit: Int[Array, "p n t"]):

@@ -130,8 +130,17 @@ class Decoder(nnx.Module):
 def causal_attention(index: int, q: Array, k: Array, v: Array) -> Array:
     """Attention of a whole sequence [p, n, t, ...] on itself; the teacher-forced case."""
     del index
-    k, v = jnp.swapaxes(k, 2, 3), jnp.swapaxes(v, 2, 3)
-    return attend(q, [Segment(k, v, causal_mask(q.shape[2]))])
+    return attend(q, [Segment(transposed(k), heads_first(v), causal_mask(q.shape[2]))])
+
+
+def transposed(k: Float[Array, "p n t k d"]) -> Float[Array, "p n k d t"]:
+    """Projected keys in the layout of `Segment.k`."""
+    return k.transpose(0, 1, 3, 4, 2)
+
+
+def heads_first(v: Float[Array, "p n t k d"]) -> Float[Array, "p n k t d"]:
+    """Projected values in the layout of `Segment.v`."""
+    return jnp.swapaxes(v, 2, 3)
 
 
 def forward(decoder: Decoder, tokens: Int[Array, "b t"]) -> Float[Array, "b t e"]:

@@ -54,19 +54,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
             )
         infos[name] = TensorInfo(path, dtype, shape)
         spans.append((begin, end, name))
-    last = 0
-    for begin, end, name in sorted(spans):
-        if begin != last:
-            raise CheckpointError(
-                f"{path}: {name} starts at byte {begin}, wanted {last}: tensors overlap or leave a "
-                "gap; the file is damaged, download it again."
-            )
-        last = end
-    if last != data_size:
-        raise CheckpointError(
-            f"{path} holds {data_size} bytes of data, its header describes {last}; "
-            "download it again."
-        )
+    _check_layout(path, spans, data_size)
     return infos
 
 
@@ -132,6 +120,23 @@ def _header_bytes(path: Path) -> tuple[bytes, int]:
             return file.read(length), size - 8 - length
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error}); download it again.") from None
+
+
+def _check_layout(path: Path, spans: list[tuple[int, int, str]], data_size: int) -> None:
+    """CheckpointError unless the (begin, end, name) follow one another and fill the data."""
+    last = 0
+    for begin, end, name in sorted(spans):
+        if begin != last:
+            raise CheckpointError(
+                f"{path}: {name} starts at byte {begin}, wanted {last}: tensors overlap or leave a "
+                "gap; the file is damaged, download it again."
+            )
+        last = end
+    if last != data_size:
+        raise CheckpointError(
+            f"{path} holds {data_size} bytes of data, its header describes {last}; "
+            "download it again."
+        )
 
 
 def _entry(path: Path, name: str, entry: object) -> tuple[str, tuple[int, ...], tuple[int, int]]:

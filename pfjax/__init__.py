@@ -1,6 +1,7 @@
 """Particle filtering for language-model reasoning, in JAX.
 
-A policy proposes reasoning steps, a process reward model weighs the partial solutions, resampling keeps the promising ones.
+A policy proposes reasoning steps, a process reward model weighs the partial solutions, resampling
+keeps the promising ones.
 """
 
 from pfjax import models as models

@@ -40,20 +40,33 @@ def load(
 ) -> Solver:
     """A Solver for a policy and a PRM, each an embedded name or a Hugging Face folder.
 
-    Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps), then to 1024 tokens
-    a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds problems x particles in a device batch.
-    CheckpointError says in one sentence why a checkpoint cannot be used.
+    Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps),
+    then to 1024 tokens a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds
+    problems x particles in a device batch. CheckpointError says in one sentence why a checkpoint
+    cannot be used.
     """
     loaded = models.load_policy(resolve(policy))
     reward = None if prm is None else models.load_prm(resolve(prm))
-    given = loaded.generation
-    budget = Budget(
-        step_tokens=step_tokens or int(given.get("step_tokens", 256)),
-        max_tokens=max_tokens or int(given.get("max_new_tokens", 1024)),
-        max_steps=max_steps or int(given.get("max_steps", 40)),
+    own = budget(loaded)
+    limits = Budget(
+        step_tokens=step_tokens or own.step_tokens,
+        max_tokens=max_tokens or own.max_tokens,
+        max_steps=max_steps or own.max_steps,
     )
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}, wanted > 0; for greedy text use 1e-3.")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p is {top_p}, wanted in (0, 1].")
-    return Solver(loaded, reward, Sampling(temperature, top_p), budget, tau, rows, mesh)
+    return Solver(loaded, reward, Sampling(temperature, top_p), limits, tau, rows, mesh)
+
+
+def budget(policy: models.Policy) -> Budget:
+    """The budget in a policy's generation_config.json, or 1024 tokens a solution, 256 a step, 40
+    steps.
+    """
+    given = policy.generation
+    return Budget(
+        step_tokens=int(given.get("step_tokens", 256)),
+        max_tokens=int(given.get("max_new_tokens", 1024)),
+        max_steps=int(given.get("max_steps", 40)),
+    )

@@ -12,6 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def prefix_sum(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """Running sum over the last axis, added up in an order that depends on n alone.
+
+    From 256 numbers on, the order of `jnp.sum` on a CPU depends on the shape of the batch: the bits
+    of one problem would depend on its neighbours and on the number of devices.
+    """
+    return jax.lax.associative_scan(jnp.add, x, axis=-1)
+
+
 def log_sum_exp(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """log sum_i exp(log_w_i) over the last axis; -inf if all are -inf.
 
@@ -21,7 +30,7 @@ def log_sum_exp(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """
     peak = jax.lax.stop_gradient(jnp.max(log_w, axis=-1))
     peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
-    total = jnp.sum(jnp.exp(log_w - peak[..., None]), axis=-1)
+    total = prefix_sum(jnp.exp(log_w - peak[..., None]))[..., -1]
     alive = total > 0
     return jnp.where(alive, jnp.log(jnp.where(alive, total, 1.0)) + peak, -jnp.inf)
 
@@ -57,6 +66,6 @@ def effective_sample_size(log_w: Float[Array, "*batch n"]) -> Float[Array, "*bat
     >>> float(effective_sample_size(jnp.array([0.0, 0.0, -jnp.inf])))
     2.0
     """
-    squares = jnp.sum(jnp.exp(2 * normalise(log_w)), axis=-1)
+    squares = prefix_sum(jnp.exp(2 * normalise(log_w)))[..., -1]
     alive = squares > 0
     return jnp.where(alive, 1 / jnp.where(alive, squares, 1.0), 0.0)

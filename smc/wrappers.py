@@ -107,15 +107,10 @@ def _survivors_stay(
     is_first = first_copy[ancestors] == slots
     is_free = first_copy == n
     # There are as many further copies as free slots: the k-th copy goes to the k-th free slot.
-    rank = jnp.where(is_free, _rank(is_free), n)
-    free_slot = jnp.zeros(n, jnp.int32).at[rank].set(slots, mode="drop")
-    target = jnp.where(is_first, ancestors, free_slot[_rank(~is_first)])
+    free_rank, copy_rank = jnp.cumsum(jnp.stack([is_free, ~is_first]), 1, jnp.int32) - 1
+    free_slot = jnp.zeros(n, jnp.int32).at[jnp.where(is_free, free_rank, n)].set(slots, mode="drop")
+    target = jnp.where(is_first, ancestors, free_slot[copy_rank])
     return ancestors.at[target].set(ancestors), left.at[target].set(left)
-
-
-def _rank(mask: Bool[Array, "n"]) -> Int[Array, "n"]:
-    """How many are marked up to here, less one: the rank of each marked entry among them."""
-    return jnp.cumsum(mask, dtype=jnp.int32) - 1
 
 
 adaptive_systematic: Resampler = when(ess_below(0.5), in_place(systematic))

@@ -1,7 +1,8 @@
 """A resumable optax training loop.
 
-Batch number i is a pure function of i, and (weights, optimiser state, step) is saved with orbax, so a run that was killed
-and started again gives the same weights, bitwise on CPU. Knows nothing of tokens, policies or tasks.
+Batch number i is a pure function of i, and (weights, optimiser state, step) is saved with orbax, so
+a run that was killed and started again gives the same weights, bitwise on CPU. Knows nothing of
+tokens, policies or tasks.
 """
 
 import json
@@ -12,9 +13,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+Batch = dict[str, np.ndarray]
 Loss = Callable[[PyTree, dict[str, Array]], tuple[Array, dict[str, Array]]]
 
 
@@ -44,7 +47,7 @@ class Schedule(NamedTuple):
 def fit(
     params: PyTree,
     loss: Loss,
-    batch: Callable[[int], dict[str, Array]],
+    batch: Callable[[int], Batch],
     schedule: Schedule,
     *,
     folder: Path,
@@ -53,8 +56,9 @@ def fit(
 ) -> PyTree:
     """Trains `params` for schedule.steps steps and returns them.
 
-    `loss(params, batch)` gives (scalar, metrics). Checkpoints and a `log.jsonl` go to `folder`; a later call with the same
-    folder continues from the newest checkpoint, and a finished run returns its weights at once.
+    `loss(params, batch)` gives (scalar, metrics). Checkpoints and a `log.jsonl` go to `folder`; a
+    later call with the same folder continues from the newest checkpoint, and a finished run returns
+    its weights at once.
     """
     optimizer = schedule.optimizer()
     # The optimiser state is donated each step, so the initial weights must not be shared with the caller.

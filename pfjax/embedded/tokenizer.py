@@ -1,8 +1,10 @@
-"""The embedded models' tokenizer: byte-level BPE whose words and numbers 0..99 are single tokens.
+"""The embedded models' tokenizer: byte-level BPE without merges, whose words and numbers 0..99 are
+added tokens.
 
-Built, not trained: the vocabulary is 256 bytes, the words of the orchard task with the spaces around them, and the
-numbers. `ignore_merges` (as in Llama 3) takes a whole piece when it is a token; every other text falls back to bytes, so
-decode(encode(s)) == s for any s. A full stop and the blank line after it are one token, as in Qwen2.5.
+Built, not trained: the vocabulary is 256 bytes, the words of the orchard task with the spaces
+around them, and the numbers. Every other text falls back to bytes, so decode(encode(s)) == s for
+any s. A full stop and the blank line after it are one token, as in Qwen2.5. Added tokens, and not a
+pre-tokenizer, because transformers 5 rebuilds its own pre-tokenizer for Qwen2.
 """
 
 import json
@@ -12,15 +14,45 @@ from pfjax.tasks.orchard import ITEMS, NAMES
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<extra_0>")
 EOS, START, END, PROBE = SPECIAL
-PATTERN = r"\\[a-z]+\{|\d\d?| ?[A-Za-z]+ ?| ?[^\sA-Za-z\d\\]+[ \r\n]*|\s+"
 TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ m.content }}<|im_end|>"
     "{% elif m.role == 'assistant' %}{{ m.content }}{% if not loop.last %}<|endoftext|>{% endif %}"
     "{% endif %}{% endfor %}"
 )
-_INSIDE = ("has ", " bags ", "of ", " more ", " fewer ", "than ", "twice ", " times ", "half ", "as ", "many ")
+_INSIDE = (
+    "has ",
+    " bags ",
+    "of ",
+    " more ",
+    " fewer ",
+    "than ",
+    "twice ",
+    " times ",
+    "half ",
+    "as ",
+    "many ",
+)
 _INSIDE += ("and ", "together", "How ", "does ", "have", "bags ", "more ", "fewer ", "times ")
-_MARKS = (". ", ".\n\n", ".", "?", " * ", " + ", " - ", " / ", " = ", "\\boxed{", "}.", "}", "\n\n")
+_MARKS = (
+    ". ",
+    ".\n\n",
+    ".",
+    "?",
+    " * ",
+    " + ",
+    " - ",
+    " / ",
+    " = ",
+    "* ",
+    "+ ",
+    "- ",
+    "/ ",
+    "= ",
+    "\\boxed{",
+    "}.",
+    "}",
+    "\n\n",
+)
 
 
 def words() -> list[str]:
@@ -40,27 +72,21 @@ def _byte_alphabet() -> dict[int, str]:
 
 def write_tokenizer(folder: Path) -> None:
     """Writes tokenizer.json and tokenizer_config.json in Hugging Face format."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    alphabet = _byte_alphabet()
-    pieces = [alphabet[b] for b in range(256)]
-    pieces += ["".join(alphabet[b] for b in word.encode()) for word in words()]
-    vocab = {piece: i + len(SPECIAL) for i, piece in enumerate(pieces)}
-    vocab |= {token: i for i, token in enumerate(SPECIAL)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    vocab = {token: i for i, token in enumerate(SPECIAL)}
+    vocab |= {piece: byte + len(SPECIAL) for byte, piece in _byte_alphabet().items()}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    tokenizer.add_tokens([AddedToken(w, special=False, normalized=False) for w in words()])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "Qwen2Tokenizer",
         "eos_token": EOS,
+        "unk_token": EOS,
         "pad_token": EOS,
         "chat_template": TEMPLATE,
         "clean_up_tokenization_spaces": False,

@@ -1,13 +1,13 @@
 """Where a reasoning step ends: byte patterns lifted to token ids.
 
-A pattern such as "\\n\\n" may sit inside a merged token (".\\n\\n") or be spread over several ("\\n" + "\\n"), so comparing
-ids with the id of the pattern misses step ends. The Knuth-Morris-Pratt automaton of the byte pattern is therefore advanced by
-whole tokens:
+A pattern such as "\\n\\n" may sit inside a merged token (".\\n\\n") or be spread over several
+("\\n" + "\\n"), so comparing ids with the id of the pattern misses step ends. The
+Knuth-Morris-Pratt automaton of the byte pattern is therefore advanced by whole tokens:
 
     delta[s, v] = state after all bytes of token v from state s;   the last state is absorbing: the pattern was seen
 
-The boxed answer has a second automaton of the same kind: `\\boxed{` opens a counter of braces, and the closing brace ends
-the solution. Knows nothing of models or sampling.
+The boxed answer has a second automaton of the same kind: `\\boxed{` opens a counter of braces, and
+the closing brace ends the solution. Knows nothing of models or sampling.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,10 @@ MAX_DEPTH = 8
 
 
 class StopTable(NamedTuple):
-    """Tables over token ids, on device. `step` ends a step, `boxed` ends the solution, `eos` too."""
+    """Tables over token ids, on device.
+
+    `step` ends a step, `boxed` ends the solution, `eos` too.
+    """
 
     step: Int[Array, "s v"]
     boxed: Int[Array, "b v"]
@@ -36,7 +39,10 @@ class StopState(NamedTuple):
 
 
 def kmp(pattern: bytes) -> np.ndarray:
-    """int32[len(pattern) + 1, 256] transitions; the last row is absorbing (Knuth, Morris, Pratt 1977)."""
+    """int32[len(pattern) + 1, 256] transitions.
+
+    The last row is absorbing (Knuth, Morris, Pratt 1977).
+    """
     size = len(pattern)
     table = np.zeros((size + 1, 256), np.int32)
     table[size] = size
@@ -50,7 +56,10 @@ def kmp(pattern: bytes) -> np.ndarray:
 
 
 def boxed_automaton() -> np.ndarray:
-    """Transitions of "\\boxed{" followed by a balanced closing brace; deeper nesting than 8 stays open."""
+    """Transitions of "\\boxed{" followed by a balanced closing brace.
+
+    Deeper nesting than 8 stays open.
+    """
     opening = kmp(BOXED)
     size = len(BOXED)
     table = np.zeros((size + MAX_DEPTH + 1, 256), np.int32)
@@ -66,7 +75,10 @@ def boxed_automaton() -> np.ndarray:
 
 
 def lift(table: np.ndarray, token_bytes: list[bytes]) -> np.ndarray:
-    """int32[states, vocabulary]: the state after all bytes of a token; special tokens (no bytes) reset to 0."""
+    """int32[states, vocabulary].
+
+    The state after all bytes of a token; special tokens (no bytes) reset to 0.
+    """
     states, absorbing = len(table), len(table) - 1
     width = max(map(len, token_bytes))
     padded = np.zeros((len(token_bytes), width), np.int64)
@@ -81,7 +93,10 @@ def lift(table: np.ndarray, token_bytes: list[bytes]) -> np.ndarray:
 
 
 def stop_table(token_bytes: list[bytes], eos_ids: list[int], delimiter: str = "\n\n") -> StopTable:
-    """Tables for a vocabulary. `token_bytes[i]` is what token i adds to the text; empty for special tokens."""
+    """Tables for a vocabulary.
+
+    `token_bytes[i]` is what token i adds to the text; empty for special tokens.
+    """
     if not delimiter:
         raise ValueError("delimiter is empty; give the text that ends a step, such as '\\n\\n'.")
     eos = np.zeros(len(token_bytes), bool)
@@ -103,7 +118,8 @@ def advance(
 ) -> tuple[StopState, Bool[Array, "*b"], Bool[Array, "*b"]]:
     """(state, step ended, solution ended) after one token.
 
-    A delimiter at the very start of a step (`empty`) does not end it. The step automaton starts afresh in each step.
+    A delimiter at the very start of a step (`empty`) does not end it. The step automaton starts
+    afresh in each step.
     """
     step, boxed = table.step[state.step, token], table.boxed[state.boxed, token]
     hit = step == table.step.shape[0] - 1

@@ -1,10 +1,12 @@
 """The compiled programs of a search: prefill, step.
 
-Generation 0 is a step from blank particles with equal weights at t = -1: whatever is resampled then is blank.
+Generation 0 is a step from blank particles with equal weights at t = -1: whatever is resampled then
+is blank.
 
-Modules are split once; the programs are pure functions of weights and arrays, so a run compiles each once per shape. With a
-mesh the problems are sharded over its first axis by `shard_map`, and every device group runs its own loops. Knows nothing of
-text, answers or keys' origin.
+Modules are split once; the programs are pure functions of weights and arrays, so a run compiles
+each once per shape. With a mesh the problems are sharded over its first axis by `shard_map`, and
+every device group runs its own loops. Caches of large batches grow in three levels that depend on
+the generation alone. Knows nothing of text, answers or keys' origin.
 """
 
 from typing import NamedTuple
@@ -43,6 +45,9 @@ class Context(NamedTuple):
     prm: cache.Prefix | None
 
 
+LARGE_BATCH = 512
+
+
 class Snapshot(NamedTuple):
     """What the host keeps of a generation."""
 
@@ -67,7 +72,10 @@ class Shared(NamedTuple):
 
 
 class Engine:
-    """Compiled functions for one (policy, PRM, settings, resampler, n); `compilations()` counts them."""
+    """Compiled functions for one (policy, PRM, settings, resampler, n).
+
+    `compilations()` counts them.
+    """
 
     def __init__(
         self,
@@ -85,29 +93,65 @@ class Engine:
         self._params: PyTree = (policy_params, prm_params)
         self._shared, self._settings = shared, settings
         self._resampler, self._n = resampler, n
-        self._prefill = jax.jit(self._shard(self._prefill_fn, mesh, "rp"))
+        self._mesh = mesh
+        self._prefill = jax.jit(self._prefill_at, static_argnums=1)
         self._step = jax.jit(self._shard(self._step_fn, mesh, "rppp"), donate_argnums=3)
+        self._grow = jax.jit(self._grow_fn, static_argnums=1)
 
     def prefill(self, prompts: Prompts) -> tuple[Context, smc.State]:
         """Caches of the prompts, and blank particles."""
-        return self._prefill(self._params, prompts)
+        level = self._level(0, prompts.last.shape[0], self._n)
+        return self._prefill(self._params, level, prompts)
 
     def step(
-        self, context: Context, key: Key[Array, " p"], state: smc.State
+        self, context: Context, key: Key[Array, " p"], state: smc.State, t: int
     ) -> tuple[smc.State, Snapshot]:
-        """The next generation; `state` is donated."""
+        """Generation t; `state` is donated."""
+        level = self._level(t, *state.log_weights.shape)
+        if state.particles.policy_cache.k[0].shape[-1] < level + self._settings.budget.step_tokens:
+            state = self._grow(state, level)
         return self._step(self._params, context, key, state)
 
     def compilations(self) -> int:
         """How many programs were compiled so far."""
-        return self._prefill._cache_size() + self._step._cache_size()
+        programs = (self._prefill, self._step, self._grow)
+        return sum(f._cache_size() for f in programs)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _prefill_fn(self, params, prompts: Prompts) -> tuple[Context, smc.State]:
+    def _level(self, t: int, p: int, n: int) -> int:
+        """Solution tokens that the caches must hold before generation t.
+
+        A third, two thirds or all of the budget.
+        """
+        budget = self._settings.budget
+        if p * n < LARGE_BATCH:
+            return budget.max_tokens
+        third = -(-budget.max_tokens // 3)
+        return min(third * -(-max(t * budget.step_tokens, 1) // third), budget.max_tokens)
+
+    def _columns(self, level: int) -> tuple[int, int]:
+        """Cache columns of policy and PRM that hold `level` solution tokens and one step more."""
+        budget = self._settings.budget
+        return level + budget.step_tokens, level + budget.max_steps
+
+    def _grow_fn(self, state: smc.State, level: int) -> smc.State:
+        policy, prm = self._columns(level)
+        x, reward = state.particles, state.particles.reward_state
+        if isinstance(reward, rewards.PRMState):
+            reward = rewards.widen(reward, prm, self._settings.budget.step_tokens)
+        x = x._replace(policy_cache=cache.widen(x.policy_cache, policy), reward_state=reward)
+        return state._replace(particles=x)
+
+    def _prefill_at(self, params, level: int, prompts: Prompts):
+        fn = lambda params, prompts: self._prefill_fn(params, level, prompts)  # noqa: E731
+        return self._shard(fn, self._mesh, "rp")(params, prompts)
+
+    def _prefill_fn(self, params, level: int, prompts: Prompts) -> tuple[Context, smc.State]:
         policy, prm = self._merge(params)
         prefix = cache.prefill(policy, prompts.policy, prompts.policy_length)
         prm_prefix = prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length)
         context = Context(prefix, prm_prefix)
         p, n, budget = prompts.last.shape[0], self._n, self._settings.budget
+        columns, prm_columns = self._columns(level)
         blank = particles.empty(
             policy.config,
             prompts.last,
@@ -116,7 +160,8 @@ class Engine:
             max_tokens=budget.max_tokens,
             step_tokens=budget.step_tokens,
             max_steps=budget.max_steps,
-            reward_state=self._reward(prm, context).init(p, n),
+            columns=columns,
+            reward_state=self._reward(prm, context, prm_columns).init(p, n),
         )
         weights = jnp.full((p, n), -jnp.log(float(n)), jnp.float32)
         evidence, t = jnp.zeros(p, jnp.float32), jnp.full(p, -1, jnp.int32)
@@ -135,17 +180,18 @@ class Engine:
         state, info = smc.particle_filter(model, self._n, self._resampler).step(key, state)
         return state, self._snapshot(state, info)
 
-    def _reward(self, prm: ProcessRewardModel | None, context: Context) -> rewards.RewardModel:
+    def _reward(
+        self, prm: ProcessRewardModel | None, context: Context, columns: int = 0
+    ) -> rewards.RewardModel:
         if prm is None or context.prm is None:
             return rewards.none()
-        budget = self._settings.budget
         return rewards.process_reward(
             prm,
             context.prm,
             self._shared.strip,
             self._shared.probe,
-            step_tokens=budget.step_tokens,
-            columns=budget.max_tokens + budget.max_steps,
+            step_tokens=self._settings.budget.step_tokens,
+            columns=columns,
         )
 
     def _snapshot(self, state: smc.State, info: smc.Info) -> Snapshot:
@@ -179,7 +225,9 @@ class Engine:
 
 
 def problem_keys(key: Key[Array, ""], ids: list[int]) -> Key[Array, " p"]:
-    """One key a problem from its 64-bit id, so that a problem's draws do not depend on its batch."""
+    """One key a problem from its 64-bit id, so that a problem's draws do not depend on its
+    batch.
+    """
     high = jnp.array([i >> 32 for i in ids], jnp.uint32)
     low = jnp.array([i & 0xFFFFFFFF for i in ids], jnp.uint32)
     fold = jax.vmap(lambda h, lo: jax.random.fold_in(jax.random.fold_in(key, h), lo))

@@ -1,4 +1,7 @@
-"""From the generations of a batch to the Result of one problem. Host side: text, answers, counts."""
+"""From the generations of a batch to the Result of one problem.
+
+Host side: text, answers, counts.
+"""
 
 import numpy as np
 
@@ -9,19 +12,22 @@ from pfjax.search import methods
 from pfjax.tasks.grading import extract_answer, normal_form
 
 
-def finish(solver, method, question, p, prompts, history: list[Snapshot], seconds, compiled) -> Result:
+def finish(
+    solver, method, question, p, prompts, history: list[Snapshot], seconds, compiled
+) -> Result:
     """The Result of problem `p` of a batch."""
     last = history[-1]
     genealogy = _tree(solver.policy.tokenizer, p, history)
     weights = np.exp(last.log_weights[p])
     solutions = []
     for i in range(len(weights)):
-        steps = [node.text for node in genealogy.path(i)]
-        text = "".join(steps)
+        path = genealogy.path(i)
+        text = "".join(node.text for node in path)
         solutions.append(
             Solution(
                 text=text,
-                steps=[s.strip() for s in steps],
+                steps=[node.text.strip() for node in path],
+                tokens=[token for node in path for token in node.tokens],
                 answer=extract_answer(text),
                 value=float(last.value[p, i]),
                 weight=float(weights[i]),
@@ -31,7 +37,9 @@ def finish(solver, method, question, p, prompts, history: list[Snapshot], second
             )
         )
     answers = [None if s.answer is None else normal_form(s.answer) for s in solutions]
-    chosen = methods.find(method).select(answers, last.log_weights[p], last.value[p])
+    chosen = methods.find(method).select(
+        answers, np.asarray(last.log_weights[p]), np.asarray(last.value[p])
+    )
     generations = _generations(p, history)
     return Result(
         question=question,
@@ -54,14 +62,17 @@ def finish(solver, method, question, p, prompts, history: list[Snapshot], second
 
 
 def _generations(p: int, history: list[Snapshot]) -> int:
-    """How many generations problem p took part in; the rest of the batch may have gone on longer."""
+    """How many generations problem p took part in.
+
+    The rest of the batch may have gone on longer.
+    """
     return max([t + 1 for t, s in enumerate(history) if s.new_tokens[p].any()], default=1)
 
 
 def _tree(tokenizer, p: int, history: list[Snapshot]) -> tree.Tree:
-    def text(snapshot: Snapshot, i: int) -> str:
-        count = int(snapshot.new_tokens[p, i])
-        return tokenizer.decode(snapshot.step[p, i, :count].tolist()) if count else ""
+    def step(snapshot: Snapshot, i: int) -> tuple[str, list[int]]:
+        ids = snapshot.step[p, i, : int(snapshot.new_tokens[p, i])].tolist()
+        return (tokenizer.decode(ids) if ids else ""), ids
 
     slots = range(history[0].value.shape[1])
     return tree.build(
@@ -69,6 +80,6 @@ def _tree(tokenizer, p: int, history: list[Snapshot]) -> tree.Tree:
         np.stack([s.new_tokens[p] > 0 for s in history]),
         np.stack([s.value[p] for s in history]),
         np.stack([s.finished[p] for s in history]),
-        [[text(s, i) for i in slots] for s in history],
+        [[step(s, i) for i in slots] for s in history],
         np.exp(history[-1].log_weights[p]),
     )

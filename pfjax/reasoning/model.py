@@ -3,8 +3,9 @@
     M_t   one step of the policy                          (propose.py)
     G_t   a potential of the reward model's value v_t     (rewards.py, potentials.py)
 
-so that `smc.particle_filter(model, n, resampler)` is particle filtering over reasoning steps (Puri et al. 2025, arXiv
-2502.01618, algorithm 1). Target: the potential's, with p the policy at its temperature and top-p. Knows nothing of text.
+so that `smc.particle_filter(model, n, resampler)` is particle filtering over reasoning steps (Puri
+et al. 2025, arXiv 2502.01618, algorithm 1). Target: the potential's, with p the policy at its
+temperature and top-p. Knows nothing of text.
 """
 
 from typing import NamedTuple
@@ -37,10 +38,11 @@ def language_model(
     reward: RewardModel,
     settings: Settings,
 ) -> smc.FeynmanKac:
-    """The model of p problems; `prefix` holds each prompt but its last token, which is `blank.last`.
+    """The model of p problems; `prefix` holds each prompt but its last token, which is
+    `blank.last`.
 
-    `blank` are the particles before the first step (`particles.empty`), handed in so that zero caches are arguments of
-    the compiled program and not constants in it.
+    `blank` are the particles before the first step (`particles.empty`), handed in so that zero
+    caches are arguments of the compiled program and not constants in it.
     """
     sampling, budget, potential = settings
 

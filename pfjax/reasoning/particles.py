@@ -1,7 +1,8 @@
 """The state of a partial solution.
 
-Token ids are kept as they were sampled and never re-tokenised. `length` tokens of `tokens` are real; the last of them is
-not in the policy's cache yet, it is fed first in the next step. Knows nothing of how steps are proposed or weighed.
+Token ids are kept as they were sampled and never re-tokenised. `length` tokens of `tokens` are
+real; the last of them is not in the policy's cache yet, it is fed first in the next step. Knows
+nothing of how steps are proposed or weighed.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,8 @@ from pfjax.reasoning import automaton
 class Particles(NamedTuple):
     """p problems x n particles; s solution tokens and m steps at most.
 
-    `new_tokens` and `new_reward_tokens` count what policy and reward model processed in the newest generation.
+    `new_tokens` and `new_reward_tokens` count what policy and reward model processed in the newest
+    generation.
     """
 
     tokens: Int[Array, "p n s"]
@@ -47,10 +49,14 @@ def empty(
     max_tokens: int,
     step_tokens: int,
     max_steps: int,
+    columns: int,
     reward_state: PyTree[Array],
     dtype=jnp.float32,
 ) -> Particles:
-    """Solutions of no tokens; `last` is each problem's last prompt token. Problems that are not `active` are padding."""
+    """Solutions of no tokens, with a policy cache of `columns`.
+
+    `last` is each problem's last prompt token. Problems that are not `active` are padding.
+    """
     rows = (last.shape[0], n)
     zeros = jnp.zeros(rows, jnp.int32)
     floats = jnp.zeros(rows, jnp.float32)
@@ -69,7 +75,7 @@ def empty(
         finished=jnp.broadcast_to(~active[:, None], rows),
         truncated=jnp.zeros(rows, bool),
         stop=automaton.start(rows),
-        policy_cache=cache.empty(config, rows, max_tokens + step_tokens, dtype),
+        policy_cache=cache.empty(config, rows, columns, dtype),
         reward_state=reward_state,
     )
 

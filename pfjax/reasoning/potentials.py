@@ -1,12 +1,13 @@
 """Potentials: how PRM log-odds become weights.
 
-A potential folds the value v_t of a new step into a running aggregate A_t (A_0 = 0, the value of the empty solution) and
-gives log G_t. With `telescoping`, `maximum`, `minimum` and `mean`
+A potential folds the value v_t of a new step into a running aggregate A_t (A_0 = 0, the value of
+the empty solution) and gives log G_t. With `telescoping`, `maximum`, `minimum` and `mean`
 
     log G_t = (A_t - A_{t-1}) / tau,   so the filter's final target is   p(x) exp(A_T / tau),
 
-whatever the number of steps: the sum telescopes and finished particles weigh 1. `odds_product` (what the code of Puri et al.
-2025, arXiv 2502.01618, runs) and `prob_product` (what its equation 2 says) multiply a factor in at every step.
+whatever the number of steps: the sum telescopes and finished particles weigh 1. `odds_product`
+(what the code of Puri et al. 2025, arXiv 2502.01618, runs) and `prob_product` (what its equation 2
+says) multiply a factor in at every step.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from jaxtyping import Array, Float, Int
 class Potential(NamedTuple):
     """`update(aggregate, value, count)` gives (aggregate, log G); `count` >= 1 numbers the step.
 
-    `absorbing` particles weigh 1 once finished; otherwise their last factor is multiplied in again at every generation.
+    `absorbing` particles weigh 1 once finished; otherwise their last factor is multiplied in again
+    at every generation.
     """
 
     update: Callable[[Array, Array, Array], tuple[Array, Array]]
@@ -28,7 +30,10 @@ class Potential(NamedTuple):
 
 
 def telescoping(tau: float = 1.0) -> Potential:
-    """Target p(x) exp(v_T / tau): the policy reweighted by the PRM's odds for the whole solution."""
+    """Target p(x) exp(v_T / tau).
+
+    The policy reweighted by the PRM's odds for the whole solution.
+    """
     return _differences(lambda a, v, count: v, tau)
 
 
@@ -71,7 +76,10 @@ def weigh(
     count: Int[Array, "p n"],
     new: Array,
 ) -> tuple[Float[Array, "p n"], Float[Array, "p n"]]:
-    """(aggregate, log G) where `new` marks the rows that have a step to weigh; the others keep A and weigh 1."""
+    """(aggregate, log G) where `new` marks the rows that have a step to weigh.
+
+    The others keep A and weigh 1.
+    """
     moved, log_g = potential.update(aggregate, value, count)
     weighed = new | jnp.full_like(new, not potential.absorbing)
     return jnp.where(new, moved, aggregate), jnp.where(weighed, log_g, 0.0)

@@ -2,8 +2,9 @@
 
     x_t ~ prod_j p(token_j | prompt, tokens_<j)      until the step ends
 
-p is the policy at its temperature and top-p. All rows advance together in one `lax.while_loop`; a row stops at the
-delimiter, at EOS, at a closed \\boxed{}, or at the step budget. Token j of a row is drawn with fold_in(row key, j).
+p is the policy at its temperature and top-p. All rows advance together in one `lax.while_loop`; a
+row stops at the delimiter, at EOS, at a closed \\boxed{}, or at the step budget. Token j of a row
+is drawn with fold_in(row key, j).
 """
 
 from typing import NamedTuple
@@ -19,7 +20,10 @@ from pfjax.reasoning.particles import Particles
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn: softmax(logits / temperature), cut to the smallest set of mass top_p."""
+    """How tokens are drawn.
+
+    Softmax(logits / temperature), cut to the smallest set of mass top_p.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -46,7 +50,10 @@ class _Loop(NamedTuple):
 
 
 def log_probs(logits: Float[Array, "*b v"], sampling: Sampling) -> Float[Array, "*b v"]:
-    """float32 log-probabilities of the sampled distribution; -inf outside the top-p set (Holtzman et al. 2020)."""
+    """float32 log-probabilities of the sampled distribution.
+
+    -inf outside the top-p set (Holtzman et al. 2020).
+    """
     logp = jax.nn.log_softmax(logits.astype(jnp.float32) / sampling.temperature)
     if sampling.top_p >= 1.0:
         return logp
@@ -55,6 +62,19 @@ def log_probs(logits: Float[Array, "*b v"], sampling: Sampling) -> Float[Array, 
     kept = jnp.where(mass_before < sampling.top_p, ordered, jnp.inf)
     logp = jnp.where(logp >= jnp.min(kept, axis=-1, keepdims=True), logp, -jnp.inf)
     return jax.nn.log_softmax(logp)
+
+
+def draw(keys: Key[Array, "p n"], logp: Float[Array, "p n v"]) -> Int[Array, "p n"]:
+    """One token a row by inverting the distribution function.
+
+    One uniform a row, never a token of probability 0.
+    """
+    mass = jnp.cumsum(jnp.exp(logp), axis=-1)
+    total = mass[..., -1]
+    uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key)))(keys)
+    # float32 may round u * total up to total, which no entry exceeds.
+    level = jnp.minimum(uniform * total, jnp.nextafter(total, jnp.zeros_like(total)))
+    return jnp.sum(mass <= level[..., None], axis=-1, dtype=jnp.int32)
 
 
 def propose(
@@ -93,14 +113,13 @@ def propose(
 def _decode(policy, prefix, table, sampling, budget, keys, x: Particles) -> _Loop:
     rows, width = x.length.shape, budget.step_tokens
     split = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))
-    draw = jax.vmap(jax.vmap(jax.random.categorical))
 
     def body(s: _Loop) -> _Loop:
         hidden, buffer = cache.extend(
             policy, s.last[..., None], prefix, x.policy_cache, x.length, s.buffer, s.column
         )
         logp = log_probs(policy.logits(hidden[:, :, 0]), sampling)
-        token = draw(split(keys, s.column), logp).astype(jnp.int32)
+        token = draw(split(keys, s.column), logp)
         chosen = jnp.take_along_axis(logp, token[..., None], axis=-1)[..., 0]
         stop, ended, finished = automaton.advance(table, s.stop, token, s.count == 0)
         live = ~s.done

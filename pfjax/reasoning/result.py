@@ -9,10 +9,13 @@ from pfjax.reasoning.tree import Tree
 
 @dataclass(frozen=True)
 class Solution:
-    """One final particle. `weight` is its normalised weight, `value` its last PRM log-odds, `answer` None if it has none."""
+    """One final particle. `tokens` are its ids as they were sampled, `weight` is its normalised
+    weight, `value` its last PRM log-odds, `answer` None if it has none.
+    """
 
     text: str
     steps: list[str]
+    tokens: list[int]
     answer: str | None
     value: float
     weight: float
@@ -25,7 +28,8 @@ class Solution:
 class Counts:
     """What the search of one problem processed; `seconds` is its share of the batch's time.
 
-    `policy_tokens` counts every sampled token, those of discarded particles too; `prompt_tokens` those of both models.
+    `policy_tokens` counts every sampled token, those of discarded particles too; `prompt_tokens`
+    those of both models.
     """
 
     policy_tokens: int
@@ -39,7 +43,8 @@ class Counts:
 class Result:
     """The outcome for one question.
 
-    `log_evidence` estimates log Z of the method's target (see its potential); `status` is "ok" or "all dead".
+    `log_evidence` estimates log Z of the method's target (see its potential); `status` is "ok" or
+    "all dead".
     """
 
     question: str

@@ -5,8 +5,9 @@ A RewardModel is a pair of functions over batches of particles:
     init(p, n)        -> state                     any pytree with leading axes [p, n]; moves with the particles
     score(state, x)   -> (state, v[p, n], cost)    values of the newest steps; cost[p, n] tokens were processed
 
-`process_reward` runs a PRM incrementally against its own KV cache: the step's tokens without the delimiter, then the probe
-token, whose cache entry is kept (the form of Qwen2.5-Math-PRM). `from_function` lifts any jax function of the tokens.
+`process_reward` runs a PRM incrementally against its own KV cache: the step's tokens without the
+delimiter, then the probe token, whose cache entry is kept (the form of Qwen2.5-Math-PRM).
+`from_function` lifts any jax function of the tokens.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from pfjax.models import cache
 from pfjax.models.prm import ProcessRewardModel
@@ -30,9 +31,11 @@ class RewardModel(NamedTuple):
 
 
 class StripTable(NamedTuple):
-    """How a step's tokens lose their delimiter: `bare[v]` is token v without it, -1 if nothing is left.
+    """How a step's tokens lose their delimiter: `bare[v]` is token v without it, -1 if nothing is
+    left.
 
-    `partial[v]` marks tokens made of delimiter bytes only; they are dropped when the delimiter is spread over tokens.
+    `partial[v]` marks tokens made of delimiter bytes only; they are dropped when the delimiter is
+    spread over tokens.
     """
 
     bare: Int[Array, " v"]
@@ -56,7 +59,9 @@ def none() -> RewardModel:
 
 
 def from_function(value: Callable[[Array, Array], Array]) -> RewardModel:
-    """Values from `value(tokens int32[s], length int32[]) -> float32[]`, a pure function of one solution."""
+    """Values from `value(tokens int32[s], length int32[]) -> float32[]`, a pure function of one
+    solution.
+    """
 
     def score(state, x):
         return state, jax.vmap(jax.vmap(value))(x.tokens, x.length), jnp.zeros_like(x.length)
@@ -64,7 +69,9 @@ def from_function(value: Callable[[Array, Array], Array]) -> RewardModel:
     return RewardModel(lambda p, n: (), score)
 
 
-def strip_table(token_bytes: list[bytes], eos_ids: list[int], delimiter: str = "\n\n") -> StripTable:
+def strip_table(
+    token_bytes: list[bytes], eos_ids: list[int], delimiter: str = "\n\n"
+) -> StripTable:
     """The table for a vocabulary; a token whose bare form is not a token keeps its id."""
     end = delimiter.encode()
     ids = {data: i for i, data in reversed(list(enumerate(token_bytes))) if data}
@@ -103,13 +110,15 @@ def process_reward(
     *,
     step_tokens: int,
     columns: int,
-    block: int = 4,
 ) -> RewardModel:
-    """A PRM with the policy's tokenizer, scored incrementally in blocks of `block` columns.
+    """A PRM with the policy's tokenizer, scored incrementally in two blocks of half the step
+    budget.
 
-    `columns` bounds a solution's PRM tokens (tokens and probes). The value is the float32 log-odds at the probe.
+    `columns` bounds a solution's PRM tokens (tokens and probes). The value is the float32 log-odds
+    at the probe. A block is skipped when every row's step ends before it.
     """
-    width = -(-(step_tokens + 1) // block) * block
+    block = -(-(step_tokens + 1) // 2)
+    width = 2 * block
     dtype = prefix.kv.k[0].dtype
 
     def init(p: int, n: int) -> PRMState:
@@ -129,23 +138,33 @@ def process_reward(
     return RewardModel(init, score)
 
 
+def widen(state: PRMState, columns: int, step_tokens: int) -> PRMState:
+    """A state whose cache holds `columns` and one step more."""
+    block = -(-(step_tokens + 1) // 2)
+    return state._replace(kv=cache.widen(state.kv, columns + 2 * block))
+
+
 def _blocks(prm, prefix, state: PRMState, tokens, count, block: int):
-    """(value at each row's last token, filled buffer), looping only over blocks that some row needs."""
+    """(value at each row's last token, filled buffer), looping only over blocks that some row
+    needs.
+    """
     rows, width = tokens.shape[:2], tokens.shape[2]
     longest = jnp.max(count)
     columns = jnp.arange(block, dtype=jnp.int32)[None, None]
 
     def body(carry):
-        start, value, buffer = carry
+        start, probed, buffer = carry
         part = jax.lax.dynamic_slice_in_dim(tokens, start, block, axis=2)
         hidden, buffer = cache.extend(
             prm.decoder, part, prefix, state.kv, state.length, buffer, start
         )
         here = (start + columns) == (count - 1)[..., None]
-        value = value + jnp.sum(jnp.where(here, prm.margin(hidden), 0.0), axis=2)
-        return start + block, value, buffer
+        probed = probed + jnp.sum(jnp.where(here[..., None], hidden, 0.0), axis=2)
+        return start + block, probed, buffer
 
-    buffer = cache.empty(prm.config, rows, width, state.kv.k[0].dtype)
-    carry = (jnp.zeros((), jnp.int32), jnp.zeros(rows, jnp.float32), buffer)
-    _, value, buffer = jax.lax.while_loop(lambda c: c[0] < longest, body, carry)
-    return value, buffer
+    dtype = state.kv.k[0].dtype
+    buffer = cache.empty(prm.config, rows, width, dtype)
+    probed = jnp.zeros((*rows, prm.config.hidden_size), dtype)
+    carry = (jnp.zeros((), jnp.int32), probed, buffer)
+    _, probed, buffer = jax.lax.while_loop(lambda c: c[0] < longest, body, carry)
+    return prm.margin(probed), buffer

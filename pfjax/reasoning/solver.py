@@ -1,14 +1,15 @@
 """The solver: questions in, answers out, many problems x particles in one batch.
 
-Problems are sorted into batches of a fixed number of rows; each batch is prefilled once and then stepped on the device until
-every particle is finished. A problem's key comes from its id (a hash of the question), so its particles do not depend on
-what else is in the batch.
+Problems are sorted into batches of a fixed number of rows; each batch is prefilled once and then
+stepped on the device until every particle is finished. A problem's key comes from its id (a hash of
+the question), so its particles do not depend on what else is in the batch.
 """
 
 import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +29,15 @@ from pfjax.search import methods
 MAX_PARTICLES = 1 << 16
 BUCKET = 32
 Progress = Callable[[int, int], None]
+KeyLike = int | Key[Array, ""]
 
 
 @dataclass(frozen=True)
 class Solver:
     """A policy and a PRM, ready to solve.
 
-    `rows` bounds problems x particles in one device batch; `mesh`, if given, shards problems over its first axis.
+    `rows` bounds problems x particles in one device batch; `mesh`, if given, shards problems over
+    its first axis.
     """
 
     policy: models.Policy
@@ -50,39 +53,48 @@ class Solver:
         if self.prm is not None:
             _require_same_vocabulary(self.policy, self.prm)
 
+    @overload
+    def solve(self, question: str, particles: int = 16, key: KeyLike = 0, **options) -> Result: ...
+    @overload
+    def solve(
+        self, question: Sequence[str], particles: int = 16, key: KeyLike = 0, **options
+    ) -> list[Result]: ...
     def solve(
         self,
         question: str | Sequence[str],
         particles: int = 16,
-        key: int | Key[Array, ""] = 0,
+        key: KeyLike = 0,
         *,
         method: str = "pf",
         ids: Sequence[int] | None = None,
         batch: int | None = None,
         progress: Progress | None = None,
-    ):
+    ) -> Result | list[Result]:
         """The Result of a question, or the list of Results of a list of questions.
 
-        `ids` name problems (default: a hash of the question); `batch` fixes the problems per device batch (default: as many
-        as `rows` allows, rounded to a power of two); `progress(done, total)` is called after each batch. ValueError for
-        an empty question, one longer than the context, or a particle count outside 1..65536.
+        `ids` name problems (default: a hash of the question); `batch` fixes the problems per device
+        batch (default: as many as `rows` allows, rounded to a power of two); `progress(done,
+        total)` is called after each batch. ValueError for an empty question, one longer than the
+        context, or a particle count outside 1..65536.
         """
         questions = [question] if isinstance(question, str) else list(question)
         ids = [stable_id(q) for q in questions] if ids is None else list(ids)
         _check(questions, ids, particles)
         key = jax.random.key(key) if isinstance(key, int) else key
-        found = methods.find(method)
-        prompts = [self._encode(q, found.uses_prm) for q in questions]
+        uses_prm = methods.find(method).uses_prm
+        prompts = [self._encode(q, uses_prm) for q in questions]
         batch = batch or self._batch(len(questions), particles)
-        results = []
+        # Problems of one length need about the same number of steps, so that few rows wait for others.
+        order = sorted(range(len(questions)), key=lambda i: len(prompts[i][0]))
+        results: dict[int, Result] = {}
         for start in range(0, len(questions), batch):
-            part = slice(start, start + batch)
-            results += self._batch_of(
-                questions[part], prompts[part], ids[part], particles, key, method, batch
-            )
+            chosen = order[start : start + batch]
+            rows = [(questions[i], prompts[i], ids[i]) for i in chosen]
+            found = self._batch_of(rows, particles, key, method, batch)
+            results |= dict(zip(chosen, found, strict=True))
             if progress is not None:
-                progress(len(results), len(questions))
-        return results[0] if isinstance(question, str) else results
+                progress(min(start + batch, len(questions)), len(questions))
+        return results[0] if isinstance(question, str) else [results[i] for i in range(len(ids))]
 
     def with_policy(self, policy: models.Policy) -> "Solver":
         """The same solver around another policy."""
@@ -103,7 +115,9 @@ class Solver:
             found = methods.find(method)
             prm = self.prm if found.uses_prm else None
             if found.uses_prm and prm is None:
-                raise ValueError(f"method {method!r} needs a PRM; load one with prm=..., or use 'majority'.")
+                raise ValueError(
+                    f"method {method!r} needs a PRM; load one with prm=..., or use 'majority'."
+                )
             tokenizer, eos = self.policy.tokenizer, self.policy.eos_ids
             tables = _tables(tokenizer.token_bytes, eos, self.policy.config.vocab_size)
             shared = Shared(*tables, prm.probe_id if prm else 0)
@@ -133,7 +147,8 @@ class Solver:
             )
         return policy, prm
 
-    def _batch_of(self, questions, prompts, ids, particles, key, method, batch) -> list[Result]:
+    def _batch_of(self, rows, particles, key, method, batch) -> list[Result]:
+        questions, prompts, ids = (list(column) for column in zip(*rows, strict=True))
         began = time.perf_counter()
         engine = self._engine(method, particles)
         compiled = engine.compilations()
@@ -141,7 +156,7 @@ class Solver:
         context, state = engine.prefill(_pad(prompts, batch))
         history: list[Snapshot] = []
         for t in range(self.budget.max_steps):
-            state, snapshot = engine.step(context, step_keys(keys, t), state)
+            state, snapshot = engine.step(context, step_keys(keys, t), state, t)
             history.append(jax.tree.map(np.asarray, snapshot))
             if history[-1].finished.all():
                 break
@@ -167,7 +182,9 @@ def _check(questions: Sequence[str], ids: Sequence[int], particles: int) -> None
     if not 1 <= particles <= MAX_PARTICLES:
         raise ValueError(f"particles is {particles}, wanted 1 to {MAX_PARTICLES}.")
     if len(ids) != len(questions):
-        raise ValueError(f"ids has {len(ids)} entries for {len(questions)} questions; give one each.")
+        raise ValueError(
+            f"ids has {len(ids)} entries for {len(questions)} questions; give one each."
+        )
     if not questions or any(not q.strip() for q in questions):
         raise ValueError("The question is empty; give the text of a problem.")
 
@@ -177,7 +194,7 @@ def _require_same_vocabulary(policy: models.Policy, prm: models.PRM) -> None:
     shared = min(len(ours), len(theirs))
     if ours[:shared] != theirs[:shared]:
         raise ValueError(
-            "Policy and PRM have different tokenizers; pfjax scores on device with one shared vocabulary, so load a PRM "
+            "Policy and PRM have different tokenizers; pfjax scores with one shared vocabulary, so load a PRM "
             "of the policy's family."
         )
 
@@ -188,7 +205,10 @@ def _tables(token_bytes: list[bytes], eos: Sequence[int], size: int):
 
 
 def _pad(prompts: list[tuple[list[int], list[int]]], batch: int) -> Prompts:
-    """Arrays of `batch` rows; widths are multiples of 32, at least 96, so that few shapes are compiled."""
+    """Arrays of `batch` rows.
+
+    Widths are multiples of 32, at least 96, so that few shapes are compiled.
+    """
     full = prompts + [([0, 0], [0, 0])] * (batch - len(prompts))
 
     def block(rows: list[list[int]]):

@@ -1,7 +1,8 @@
 """The genealogy of a search: every step that was ever proposed, the dead branches too.
 
-Node (t, i) is the step that slot i made in generation t; its parent is the newest step of the row it was copied from. A finished
-particle makes no step, so its node is that of an earlier generation. A node is alive when a final particle descends from it.
+Node (t, i) is the step that slot i made in generation t; its parent is the newest step of the row
+it was copied from. A finished particle makes no step, so its node is that of an earlier generation.
+A node is alive when a final particle descends from it.
 """
 
 import html
@@ -18,6 +19,7 @@ class Node:
     slot: int
     parent: int
     text: str
+    tokens: list[int]
     value: float
     alive: bool
     finished: bool
@@ -53,15 +55,19 @@ class Tree:
 
     def to_html(self, question: str, answer: str | None) -> str:
         """Nested lists, dead branches greyed; what a notebook shows."""
-        kept = {leaf: sum(w for lf, w in zip(self.leaves, self.weights, strict=True) if lf == leaf)
-                for leaf in self.leaves}
+        kept = {
+            leaf: sum(w for lf, w in zip(self.leaves, self.weights, strict=True) if lf == leaf)
+            for leaf in self.leaves
+        }
 
         def item(index: int) -> str:
             node = self.nodes[index]
             colour = _colour(node.value) if node.alive else "#999"
             mark = f" <b>{kept[index]:.0%}</b>" if index in kept else ("" if node.alive else " ✗")
             text = html.escape(node.text.strip()) or "(empty step)"
-            body = f'<span style="color:{colour}">{text} <small>{node.value:+.1f}</small>{mark}</span>'
+            body = (
+                f'<span style="color:{colour}">{text} <small>{node.value:+.1f}</small>{mark}</span>'
+            )
             below = "".join(item(c) for c in self.children(index))
             return f"<li>{body}{f'<ul>{below}</ul>' if below else ''}</li>"
 
@@ -78,10 +84,11 @@ def build(
     moved: np.ndarray,
     values: np.ndarray,
     finished: np.ndarray,
-    texts: list[list[str]],
+    steps: list[list[tuple[str, list[int]]]],
     weights: np.ndarray,
 ) -> Tree:
-    """The tree of one problem from its generations: all arrays are [t, n], `texts[t][i]` the new step of slot i.
+    """The tree of one problem from its generations: all arrays are [t, n], `steps[t][i]` the (text,
+    ids) of slot i's step.
 
     `moved` marks the slots that made a step; `weights` are those of the final particles.
     """
@@ -100,7 +107,7 @@ def build(
             alive[at] = True
             at = rows[at][2]
     nodes = [
-        Node(t, i, parent, texts[t][i], float(values[t, i]), bool(alive[k]), bool(finished[t, i]))
+        Node(t, i, parent, *steps[t][i], float(values[t, i]), bool(alive[k]), bool(finished[t, i]))
         for k, (t, i, parent) in enumerate(rows)
     ]
     return Tree(nodes, [int(x) for x in newest], [float(w) for w in weights])

@@ -1,6 +1,8 @@
-"""From final particles to one answer. Each rule maps (answers, log-weights, values) to the index of the chosen particle.
+"""From final particles to one answer. Each rule maps (answers, log-weights, values) to the index of
+the chosen particle.
 
-Answers are normal forms, None where a solution has none; such solutions never win while another has an answer.
+Answers are normal forms, None where a solution has none; such solutions never win while another has
+an answer.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +12,18 @@ import numpy as np
 Select = Callable[[Sequence[str | None], np.ndarray, np.ndarray], int]
 
 
-def weighted_vote(answers: Sequence[str | None], log_weights: np.ndarray, values: np.ndarray) -> int:
+def weighted_vote(
+    answers: Sequence[str | None], log_weights: np.ndarray, values: np.ndarray
+) -> int:
     """The answer with the largest total particle weight; its heaviest particle stands for it."""
     return _vote(answers, np.exp(log_weights - _top(log_weights)), log_weights)
 
 
 def majority(answers: Sequence[str | None], log_weights: np.ndarray, values: np.ndarray) -> int:
-    """The most frequent answer (self-consistency, Wang et al. 2022); ties go to the earlier particle."""
+    """The most frequent answer (self-consistency, Wang et al.
+
+    2022); ties go to the earlier particle.
+    """
     ones = np.ones(len(answers))
     return _vote(answers, ones, -np.arange(len(answers), dtype=float))
 
@@ -30,7 +37,10 @@ def best_of_n(answers: Sequence[str | None], log_weights: np.ndarray, values: np
 def weighted_best_of_n(
     answers: Sequence[str | None], log_weights: np.ndarray, values: np.ndarray
 ) -> int:
-    """The answer with the largest total reward-model probability (Li et al. 2022, voting verifier)."""
+    """The answer with the largest total reward-model probability (Li et al.
+
+    2022, voting verifier).
+    """
     return _vote(answers, 1 / (1 + np.exp(-np.clip(values, -60, 60))), values)
 
 

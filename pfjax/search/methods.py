@@ -1,7 +1,8 @@
-"""Search methods by name: what is resampled, what weighs, which answer is taken. All run on the same engine.
+"""Search methods by name: what is resampled, what weighs, which answer is taken. All run on the
+same engine.
 
-A method that never resamples is plain sampling, so its N particles are N independent samples: majority and best-of-N cost
-the same tokens as the particle filter with N particles.
+A method that never resamples is plain sampling, so its N particles are N independent samples:
+majority and best-of-N cost the same tokens as the particle filter with N particles.
 """
 
 from collections.abc import Callable

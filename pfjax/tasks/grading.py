@@ -1,7 +1,7 @@
 """Answers: the last \\boxed{} of a solution, and when two answers are the same.
 
-Two answers are the same when their normal forms are: blanks, `$`, a trailing full stop, thousands commas and \\text{} go, and
-integers, decimals and plain fractions are compared as exact rationals.
+Two answers are the same when their normal forms are: blanks, `$`, a trailing full stop, thousands
+commas and \\text{} go, and integers, decimals and plain fractions are compared as exact rationals.
 """
 
 import re

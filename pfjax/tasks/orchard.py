@@ -1,8 +1,10 @@
 """The embedded task "orchard": word problems of dependent arithmetic steps, made from a seed.
 
-A problem of n people has n statements, each with a value that follows from one or two earlier people, and asks for the
-last. Its solution restates every value, one step a person, and closes with \\boxed{}. All values lie in 1..99. Problems are
-drawn by (split, index) alone, so train and test never share a stream. Knows nothing of models or tokens.
+A problem of n people has n statements, each with a value that follows from one or two earlier
+people, and asks for the last. Its solution has one step a person, first in names and then in
+numbers ("Ivy has Lee - 24 = 53 - 24 = 29."), and closes with \\boxed{}. All values lie in 1..99.
+Problems are drawn by (split, index) alone, so train and test never share a stream. Knows nothing of
+models or tokens.
 """
 
 import random
@@ -17,11 +19,14 @@ LIMIT = 99
 
 @dataclass(frozen=True)
 class Statement:
-    """One person: the sentence, the operands (numbers) and operator of their step, and their value."""
+    """One person: the sentence, the terms (names and numbers) of their step, their numbers, the
+    operator, the value.
+    """
 
     name: str
     text: str
-    operands: tuple[int, ...]
+    terms: tuple[str, ...]
+    numbers: tuple[int, ...]
     operator: str
     value: int
 
@@ -30,8 +35,16 @@ class Statement:
         """The reference step, without the delimiter."""
         if not self.operator:
             return f"{self.name} has {self.value}."
-        a, b = self.operands
-        return f"{self.name} has {a} {self.operator} {b} = {self.value}."
+        named = f" {self.operator} ".join(self.terms)
+        if self.equation.startswith(f"{named} ="):
+            return f"{self.name} has {self.equation}"
+        return f"{self.name} has {named} = {self.equation}"
+
+    @property
+    def equation(self) -> str:
+        """The numbers of the step alone."""
+        a, b = self.numbers
+        return f"{a} {self.operator} {b} = {self.value}."
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Problem:
         return [s.step for s in self.statements] + [f"{last.name} has \\boxed{{{last.value}}}."]
 
 
-def generate(index: int, split: str = "train", depth: tuple[int, int] = (6, 8)) -> Problem:
+def generate(index: int, split: str = "train", depth: tuple[int, int] = (4, 6)) -> Problem:
     """Problem number `index` of a split, with between depth[0] and depth[1] people."""
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, wanted one of {', '.join(SPLITS)}.")
@@ -69,10 +82,11 @@ def generate(index: int, split: str = "train", depth: tuple[int, int] = (6, 8)) 
 def _first(rng: random.Random, name: str, item: str) -> Statement:
     if rng.random() < 0.3:
         value = rng.randint(10, LIMIT)
-        return Statement(name, f"{name} has {value} {item}.", (), "", value)
+        return Statement(name, f"{name} has {value} {item}.", (), (), "", value)
     a = rng.randint(2, 9)
     b = rng.randint(2, LIMIT // a)
-    return Statement(name, f"{name} has {a} bags of {b} {item}.", (a, b), "*", a * b)
+    text = f"{name} has {a} bags of {b} {item}."
+    return Statement(name, text, (str(a), str(b)), (a, b), "*", a * b)
 
 
 def _next(rng: random.Random, name: str, earlier: list[Statement]) -> Statement:
@@ -96,40 +110,43 @@ def _next(rng: random.Random, name: str, earlier: list[Statement]) -> Statement:
 
 def _more(rng: random.Random, name: str, other: Statement) -> Statement:
     x, n = other.value, rng.randint(2, LIMIT - other.value)
-    return Statement(name, f"{name} has {n} more than {other.name}.", (x, n), "+", x + n)
+    text = f"{name} has {n} more than {other.name}."
+    return Statement(name, text, (other.name, str(n)), (x, n), "+", x + n)
 
 
 def _fewer(rng: random.Random, name: str, other: Statement) -> Statement:
     x, n = other.value, rng.randint(2, other.value - 1)
-    return Statement(name, f"{name} has {n} fewer than {other.name}.", (x, n), "-", x - n)
+    text = f"{name} has {n} fewer than {other.name}."
+    return Statement(name, text, (other.name, str(n)), (x, n), "-", x - n)
 
 
 def _times(rng: random.Random, name: str, other: Statement) -> Statement:
     x, n = other.value, rng.randint(2, min(6, LIMIT // other.value))
-    how = "twice" if n == 2 else f"{n} times"
-    return Statement(name, f"{name} has {how} as many as {other.name}.", (n, x), "*", n * x)
+    text = f"{name} has {'twice' if n == 2 else f'{n} times'} as many as {other.name}."
+    return Statement(name, text, (str(n), other.name), (n, x), "*", n * x)
 
 
 def _half(rng: random.Random, name: str, other: Statement) -> Statement:
     x = other.value
-    return Statement(name, f"{name} has half as many as {other.name}.", (x, 2), "/", x // 2)
+    text = f"{name} has half as many as {other.name}."
+    return Statement(name, text, (other.name, "2"), (x, 2), "/", x // 2)
 
 
 def _together(name: str, other: Statement, third: Statement) -> Statement:
     text = f"{name} has as many as {other.name} and {third.name} together."
-    return Statement(
-        name, text, (other.value, third.value), "+", other.value + third.value
-    )
+    terms, numbers = (other.name, third.name), (other.value, third.value)
+    return Statement(name, text, terms, numbers, "+", sum(numbers))
 
 
-_STEP = re.compile(r"(\w+) has (?:(\d+) ([-+*/]) (\d+) = )?(\d+)\.")
+_STEP = re.compile(r"(\w+) has (?:(\w+) ([-+*/]) (\w+) = (?:(\d+) ([-+*/]) (\d+) = )?)?(\d+)\.")
 _FINAL = re.compile(r"(\w+) has \\boxed\{(\d+)\}\.?")
 
 
 def check_steps(problem: Problem, steps: list[str]) -> list[bool]:
-    """Whether each step is right given the problem: person, operands, operation and value.
+    """Whether each step is right given the problem: person, terms, operation, numbers and value.
 
-    The order of the operands of + and * is free, and so is the order of people. The last step must be boxed and right.
+    The order of the terms of + and * is free, and so is the order of people. The last step must be
+    boxed and right.
     """
     return [_check(problem, step.strip()) for step in steps]
 
@@ -142,14 +159,20 @@ def _check(problem: Problem, step: str) -> bool:
     match = _STEP.fullmatch(step)
     if not match:
         return False
-    statement = next((s for s in problem.statements if s.name == match[1]), None)
-    if statement is None or int(match[5]) != statement.value:
+    name, a, operator, b, x, again, y, value = match.groups()
+    statement = next((s for s in problem.statements if s.name == name), None)
+    if statement is None or int(value) != statement.value or (operator or "") != statement.operator:
         return False
     if not statement.operator:
-        return match[3] is None
-    if match[3] != statement.operator:
+        return True
+    sides = [((a, b), statement.terms)]
+    if x is not None:
+        sides.append(((x, y), tuple(map(str, statement.numbers))))
+    elif statement.terms != tuple(map(str, statement.numbers)):
         return False
-    said = (int(match[2]), int(match[4]))
-    return said == statement.operands or (
-        statement.operator in "+*" and said[::-1] == statement.operands
-    )
+    return again in (None, operator) and _same_sides(sides, statement.operator in "+*")
+
+
+def _same_sides(sides: list[tuple[tuple, tuple]], commutes: bool) -> bool:
+    straight = all(said == wanted for said, wanted in sides)
+    return straight or (commutes and all(said[::-1] == wanted for said, wanted in sides))

@@ -69,10 +69,10 @@ def autoregression() -> smc.FeynmanKac:
     """A model that is elementwise in the particle; some particles die (log G = -inf)."""
 
     def log_potential(x, t):
-        return jnp.where(x > 2.5, -jnp.inf, -0.5 * (x - 0.1 * t.astype(jnp.float32)) ** 2)
+        return jnp.where(x > 0.9, -jnp.inf, -2.0 * (x - 0.1 * t.astype(jnp.float32)) ** 2)
 
     return smc.lift(
-        init=lambda key: jax.random.normal(key),
-        propagate=lambda key, x, t: 0.9 * x + jax.random.normal(key),
+        init=lambda key: jax.random.uniform(key),
+        propagate=lambda key, x, t: 0.9 * x + jax.random.uniform(key) - 0.3,
         log_potential=log_potential,
     )

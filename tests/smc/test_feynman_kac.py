@@ -8,7 +8,7 @@ import pytest
 from pfjax import smc
 
 
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("batch", [(), (2, 3)])
 def test_lift_is_the_functions_of_one_particle(batch):
     def init(key):
         return {"x": jax.random.normal(key), "words": jnp.zeros(2, jnp.int32)}
@@ -22,14 +22,23 @@ def test_lift_is_the_functions_of_one_particle(batch):
     model = smc.lift(init, propagate, log_potential)
     keys = jax.random.split(jax.random.key(1), (*batch, 4))
     t = jnp.arange(np.prod(batch, dtype=int), dtype=jnp.int32).reshape(batch) + 1
-    x = model.init(keys)
-    y = model.propagate(keys, x, t)
-    z, log_g = model.weigh(y, t)
+
+    @jax.jit
+    def once(keys, t):
+        y = model.propagate(keys, model.init(keys), t)
+        return y, *model.weigh(y, t)
+
+    y, z, log_g = jax.tree.map(np.asarray, once(keys, t))
     assert log_g.shape == (*batch, 4) and log_g.dtype == jnp.float32
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), y, z))
+
+    @jax.jit
+    def alone(key, t):
+        p = propagate(key, init(key), t)
+        return p, log_potential(p, t)
+
     for index in np.ndindex(*batch, 4):
-        key, now = keys[index], t[index[:-1]]
-        one = propagate(key, init(key), now)
+        one, log_g_one = alone(keys[index], t[index[:-1]])
         np.testing.assert_array_equal(y["words"][index], one["words"])
         np.testing.assert_allclose(y["x"][index], one["x"], rtol=1e-6)
-        np.testing.assert_allclose(log_g[index], log_potential(one, now), rtol=1e-6)
+        np.testing.assert_allclose(log_g[index], log_g_one, rtol=1e-6)

@@ -13,7 +13,7 @@ INF = float("inf")
 SCHEMES = {"systematic": smc.systematic, "multinomial": smc.multinomial}
 COMPILED = {name: jax.jit(scheme) for name, scheme in SCHEMES.items()}
 schemes = pytest.mark.parametrize("name", SCHEMES)
-log_weights = st.sampled_from([1, 2, 3, 8, 33]).flatmap(
+log_weights = st.sampled_from([1, 2, 17]).flatmap(
     lambda n: st.lists(
         st.one_of(st.floats(-87.0, 87.0, width=32), st.just(-INF)), min_size=n, max_size=n
     )
@@ -55,7 +55,7 @@ def test_contract(name, log_w, seed):
 def test_systematic_counts_are_floor_or_ceiling(log_w, seed):
     ancestors, _, _ = resample("systematic", seed, log_w)
     counts = np.bincount(ancestors, minlength=len(log_w))
-    # 1e-4 is for float32: n * cumsum(w) - u is rounded at 33 * 2^-24 a few times.
+    # 1e-4 is for float32: n * cumsum(w) - u is rounded at 17 * 2^-24 a few times.
     assert np.abs(counts - len(log_w) * linear(log_w)).max() < 1 + 1e-4
     assert (np.diff(ancestors) >= 0).all()
 
@@ -94,14 +94,20 @@ def test_one_survivor(name):
 
 
 @schemes
-def test_dead_particles_among_many_are_never_chosen(name):
-    """Float32 prefix sums grow across weights of 0; a comb on them alone picks the dead."""
-    for seed in range(20):
-        k_weight, k_dead = jax.random.split(jax.random.key(seed))
-        live = jax.random.bernoulli(k_dead, 0.5, (2**16,))
-        log_w = jnp.where(live, jnp.log(jax.random.uniform(k_weight, (2**16,))), -INF)
-        ancestors, _, _ = resample(name, seed, log_w)
-        assert np.asarray(live)[ancestors].all()
+@pytest.mark.parametrize("num_trailing_dead", [0, 1000])
+def test_dead_particles_among_many_are_never_chosen(name, num_trailing_dead):
+    """Float32 prefix sums grow across weights of 0; a comb on them alone picks the dead.
+
+    The seeds are those of 4096 whose uniform is closest to 1: the last tooth is next to the end.
+    """
+    n = 2**16
+    uniforms = jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed)))(jnp.arange(4096))
+    for seed in np.argsort(uniforms)[-20:].tolist():
+        rng = np.random.default_rng(seed)
+        w = rng.random(n, np.float32) * (rng.random(n) < 0.5)
+        w[n - num_trailing_dead :] = 0
+        ancestors, _, _ = resample(name, seed, jnp.log(w))
+        assert (ancestors < n).all() and (w[ancestors] > 0).all()
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 3.0])

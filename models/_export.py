@@ -1,0 +1,97 @@
+"""Writing a model as a Hugging Face folder, whole or not at all."""
+
+import shutil
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from safetensors.numpy import save_file
+
+from pfjax.models._files import write_object
+from pfjax.models._names import POLICY_ARCHITECTURE, PRM_ARCHITECTURE, tensor_name, weight_dtype
+from pfjax.models.config import CheckpointError, config_to_dict
+from pfjax.models.policy import PRM, Policy
+
+_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
+_FILES += ("tokenizer_config.json",)
+
+
+def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bfloat16) -> None:
+    """Writes a Hugging Face folder that transformers loads; a PRM has no generation_config.json.
+
+    Files go to a temporary folder beside it, which is then renamed. A folder that exists is
+    replaced if every file in it is one that export writes; CheckpointError otherwise, and for
+    weights that are not finite.
+    """
+    target = Path(folder).expanduser().resolve()
+    _check_target(target)
+    dtype = weight_dtype(dtype)
+    if isinstance(model, Policy):
+        tensors = _tensors(model.decoder, dtype)
+        config = replace(model.config, architecture=POLICY_ARCHITECTURE)
+    else:
+        tensors = _tensors(model.module, dtype)
+        tensors.pop("lm_head.weight", None)
+        config = replace(model.config, architecture=PRM_ARCHITECTURE, tie_embeddings=True)
+    fields = config_to_dict(config, str(dtype))
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        model.tokenizer.save(temporary)
+        if isinstance(model, Policy):
+            eos = {"eos_token_id": list(model.eos_ids)}
+            fields |= eos
+            write_object(temporary / "generation_config.json", model.generation | eos)
+        write_object(temporary / "config.json", fields)
+        weights = temporary / "model.safetensors"
+        save_file(tensors, weights, metadata={"format": "pt"})
+        weights.chmod((temporary / "config.json").stat().st_mode)  # save_file leaves 0600
+        _swap(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _tensors(module: nnx.Module, dtype: np.dtype) -> dict[str, np.ndarray]:
+    """A module's weights under their Hugging Face names; CheckpointError if one is not finite."""
+    tensors = {}
+    for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param)):
+        name, transpose = tensor_name(path)
+        with np.errstate(over="ignore"):
+            value = np.asarray(jax.device_get(leaf[...])).astype(dtype)
+        if not np.isfinite(value.astype(np.float32)).all():
+            raise CheckpointError(
+                f"{name} holds NaN or infinite values as {dtype}; export an earlier checkpoint or "
+                "a wider dtype."
+            )
+        tensors[name] = np.ascontiguousarray(value.T if transpose else value)
+    return tensors
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise CheckpointError(f"{target} is a file; export to a folder.")
+    if target.is_dir():
+        foreign = sorted(p.name for p in target.iterdir() if p.name not in _FILES)
+        if foreign:
+            raise CheckpointError(
+                f"{target} holds {foreign[0]}, which export did not write; choose an empty folder."
+            )
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """Renames, the old folder aside first; a reader finds a whole folder or none."""
+    if not target.exists():
+        temporary.rename(target)
+        return
+    old = target.parent / f"{temporary.name}.old"
+    target.rename(old)
+    try:
+        temporary.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)

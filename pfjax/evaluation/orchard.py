@@ -1,0 +1,135 @@
+"""Quality of policies and PRMs on the orchard task, by its exact checker."""
+
+import time
+
+import numpy as np
+
+from pfjax import models
+from pfjax.evaluation.intervals import auc, clustered, wilson
+from pfjax.load import budget
+from pfjax.reasoning.propose import Sampling
+from pfjax.reasoning.solver import Solver
+from pfjax.tasks import orchard
+from pfjax.tasks.grading import same_answer
+
+
+def measure_policy(
+    policy: models.Policy,
+    *,
+    split: str = "test",
+    problems: int = 500,
+    samples: int = 16,
+    temperature: float = 1.0,
+    key: int = 0,
+) -> dict:
+    """pass@1 (with its 95 % interval over problems), step accuracy up to the first error, tokens
+    a solution.
+    """
+    chosen = [orchard.generate(i, split) for i in range(problems)]
+    solver = Solver(policy, None, Sampling(temperature), budget(policy))
+    results = solver.solve([p.question for p in chosen], samples, key, method="majority")
+    right = [
+        [same_answer(s.answer, p.answer) for s in r.solutions]
+        for p, r in zip(chosen, results, strict=True)
+    ]
+    steps = [
+        ok
+        for p, r in zip(chosen, results, strict=True)
+        for s in r.solutions
+        for ok in until_first_error(orchard.check_steps(p, s.steps))
+    ]
+    low, high = clustered([float(np.mean(r)) for r in right])
+    return {
+        "split": split,
+        "problems": problems,
+        "samples": samples,
+        "temperature": temperature,
+        "pass@1": float(np.mean(right)),
+        "pass@1 95% low": low,
+        "pass@1 95% high": high,
+        f"pass@{samples}": float(np.mean([any(r) for r in right])),
+        "step accuracy": float(np.mean(steps)),
+        "truncated": float(np.mean([s.truncated for r in results for s in r.solutions])),
+        "tokens per solution": sum(r.counts.policy_tokens for r in results) / problems / samples,
+    }
+
+
+def measure_search(
+    solver: Solver,
+    *,
+    particles: int,
+    method: str = "pf",
+    split: str = "test",
+    problems: int = 500,
+    key: int = 0,
+) -> dict:
+    """Accuracy of a method's answers with its 95 % Wilson interval, tokens and seconds.
+
+    `correct` lists 0 or 1 a problem.
+    """
+    chosen = [orchard.generate(i, split) for i in range(problems)]
+    began = time.perf_counter()
+    results = solver.solve([p.question for p in chosen], particles, key, method=method)
+    seconds = time.perf_counter() - began
+    correct = [int(same_answer(r.answer, p.answer)) for p, r in zip(chosen, results, strict=True)]
+    low, high = wilson(sum(correct), problems)
+    return {
+        "method": method,
+        "particles": particles,
+        "problems": problems,
+        "accuracy": sum(correct) / problems,
+        "95% low": low,
+        "95% high": high,
+        "no answer": sum(r.answer is None for r in results) / problems,
+        "policy tokens": sum(r.counts.policy_tokens for r in results),
+        "prm tokens": sum(r.counts.prm_tokens for r in results),
+        "seconds": seconds,
+        "compilations": solver.compilations(),
+        "correct": correct,
+    }
+
+
+def measure_prm(
+    prm: models.PRM,
+    policy: models.Policy,
+    *,
+    split: str = "test",
+    problems: int = 500,
+    samples: int = 4,
+    key: int = 0,
+) -> dict:
+    """Step AUC on the policy's own samples.
+
+    Log-odds against "all steps so far are right", up to the first error.
+    """
+    chosen = [orchard.generate(i, split) for i in range(problems)]
+    solver = Solver(policy, prm, budget=budget(policy))
+    results = solver.solve([p.question for p in chosen], samples, key, method="best-of-n")
+    values, labels, final, correct = [], [], [], []
+    for problem, result in zip(chosen, results, strict=True):
+        for i, solution in enumerate(result.solutions):
+            ok = until_first_error(orchard.check_steps(problem, solution.steps))
+            values += [node.value for node in result.tree.path(i)][: len(ok)]
+            labels += ok
+            final.append(solution.value)
+            correct.append(same_answer(solution.answer, problem.answer))
+    probability = 1 / (1 + np.exp(-np.array(values)))
+    return {
+        "split": split,
+        "problems": problems,
+        "samples": samples,
+        "steps": len(labels),
+        "base rate": float(np.mean(labels)),
+        "step AUC": auc(values, labels),
+        "solution AUC": auc(final, correct),
+        "Brier score": float(np.mean((probability - np.array(labels)) ** 2)),
+    }
+
+
+def until_first_error(checks: list[bool]) -> list[bool]:
+    """The checks up to and including the first False.
+
+    >>> until_first_error([True, False, True])
+    [True, False]
+    """
+    return checks[: checks.index(False) + 1] if False in checks else checks

@@ -1,0 +1,171 @@
+"""The embedded PRM: the large policy plus two layers and a head, trained on the small policy's own
+samples.
+
+Label of a probe: every step so far is right (exact checker). Tokens are labelled too: 1 until the
+first token that departs from the reference step, 0 from there on, which teaches where a slip is.
+The language-model loss on the tokens before the first slip stays beside it, and every other batch
+is equations alone. The new layers start as the identity.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from pfjax import models
+from pfjax.distill import batches, losses, trainer
+from pfjax.embedded.tokenizer import PROBE
+from pfjax.load import budget, resolve
+from pfjax.models.prm import ProcessRewardModel
+from pfjax.reasoning.solver import Solver
+from pfjax.recipes.embedded import LARGE, drill
+from pfjax.recipes.recipe import Progress, Recipe
+from pfjax.tasks import orchard
+
+EXTRA_LAYERS = 2
+PROBLEMS, SAMPLES, FIRST = 2560, 4, 10_000_000
+WIDTH, ROWS = 160, 16
+SCHEDULE = trainer.Schedule(steps=3600, rate=1.2e-3)
+
+
+def train(
+    folder: Path,
+    progress: Progress,
+    *,
+    policy: str = "embedded:small",
+    trunk: str = "embedded:large",
+    schedule: trainer.Schedule = SCHEDULE,
+    problems: int = PROBLEMS,
+) -> dict:
+    """Samples, trains, exports to folder/model, and measures on held-out validation problems."""
+    sampler, base = models.load_policy(resolve(policy)), models.load_policy(resolve(trunk))
+    data = _data(folder / "samples.npz", sampler, problems, progress)
+    module = grow(base)
+    graph, state = nnx.split(module)
+    params = trainer.fit(
+        nnx.to_pure_dict(state),
+        losses.prm_loss(graph),
+        partial(_batch, base.tokenizer, data),
+        schedule,
+        folder=folder,
+        save_every=500,
+        report=lambda step, row: progress(step, schedule.steps, row),
+    )
+    probe = base.tokenizer.token_id(PROBE)
+    assert probe is not None
+    prm = models.PRM(nnx.merge(graph, params), base.tokenizer, probe)
+    models.export(prm, folder / "model")
+    from pfjax.evaluation.orchard import measure_prm
+
+    return measure_prm(models.load_prm(folder / "model"), sampler, split="validation")
+
+
+def grow(base: models.Policy) -> ProcessRewardModel:
+    """A PRM whose first layers are `base`'s and whose new layers add nothing yet."""
+    config = LARGE.config(EXTRA_LAYERS, "Qwen2ForProcessRewardModel")
+    module = ProcessRewardModel(config, rngs=nnx.Rngs(1))
+    decoder = module.decoder
+    nnx.update(decoder.embed_tokens, nnx.state(base.decoder.embed_tokens))
+    nnx.update(decoder.norm, nnx.state(base.decoder.norm))
+    for i, layer in enumerate(decoder.layers):
+        if i < len(base.decoder.layers):
+            nnx.update(layer, nnx.state(base.decoder.layers[i]))
+        else:
+            for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                linear.kernel[...] = jnp.zeros_like(linear.kernel[...])
+    return module
+
+
+def encode(
+    tokenizer: models.Tokenizer, problem: orchard.Problem, steps: list[str]
+) -> dict[str, list[float]]:
+    """One labelled row: ids, probe, token, label, weight; see losses.prm_loss."""
+    prompt, probe = batches.prompt_ids(tokenizer, problem.question), tokenizer.token_id(PROBE)
+    blank = [0.0] * len(prompt)
+    row = {"ids": [float(i) for i in prompt]} | {
+        k: list(blank) for k in ("probe", "token", "label", "weight")
+    }
+    right = True
+    for step, good in zip(steps, orchard.check_steps(problem, steps), strict=True):
+        tokens = tokenizer.encode(step)
+        slip = 0
+        if right and not good:
+            slip = _first_difference(tokens, tokenizer.encode(_reference(problem, step)))
+        clean = [float(right and (good or j < slip)) for j in range(len(tokens))]
+        right = right and good
+        row["ids"] += [*tokens, probe]
+        row["probe"] += [0.0] * len(tokens) + [1.0]
+        row["token"] += [1.0] * len(tokens) + [0.0]
+        row["label"] += [*clean, float(right)]
+        row["weight"] += [*clean, 0.0]
+    return row
+
+
+def _reference(problem: orchard.Problem, step: str) -> str:
+    if "\\boxed" in step:
+        return problem.steps[-1]
+    name = step.split(" ", 1)[0]
+    return next((s.step for s in problem.statements if s.name == name), "")
+
+
+def _first_difference(ours: list[int], reference: list[int]) -> int:
+    pairs = zip(ours, reference, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(reference)))
+
+
+def _data(path: Path, sampler: models.Policy, count: int, progress: Progress) -> batches.Batch:
+    """Labelled rows of the sampler's solutions of train problems.
+
+    Kept in `path` for a resumed run.
+    """
+    if path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    problems = [orchard.generate(FIRST + i, depth=(3, 7)) for i in range(count)]
+    solver = Solver(sampler, None, budget=budget(sampler))
+    results = solver.solve(
+        [p.question for p in problems],
+        SAMPLES,
+        key=0,
+        method="majority",
+        progress=lambda done, total: progress(0, 1, {"sampled": done}),
+    )
+    rows = [
+        encode(sampler.tokenizer, p, s.steps)
+        for p, r in zip(problems, results, strict=True)
+        for s in r.solutions
+    ]
+    rows = [r for r in rows if len(r["ids"]) <= WIDTH]
+    order = np.random.default_rng(0).permutation(len(rows))
+    rows = [rows[i] for i in order]
+    data = {k: batches.pad([r[k] for r in rows], WIDTH, np.float32) for k in rows[0]}
+    data["ids"] = data["ids"].astype(np.int32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez(part, **data)
+    part.rename(path)
+    return data
+
+
+def _batch(tokenizer: models.Tokenizer, data: batches.Batch, i: int) -> batches.Batch:
+    """Rows of batch i // 2, around the corner and cut to the longest.
+
+    Every other batch is equations.
+    """
+    if i % 2:
+        batch, blank = drill(tokenizer, FIRST + 100_000 + 64 * i), np.zeros((), np.float32)
+        return batch | {k: blank * batch["weight"] for k in ("probe", "token", "label")}
+    i //= 2
+    count = len(data["ids"])
+    rows = [(i * ROWS + j) % count for j in range(ROWS)]
+    part = {k: v[rows] for k, v in data.items()}
+    longest = int(np.max(np.nonzero(part["probe"] + part["token"])[1])) + 1
+    width = 32 * (-(-longest // 32))
+    return {k: v[:, :width] for k, v in part.items()}
+
+
+prm = Recipe(
+    "the embedded PRM embedded:prm, from embedded:large and samples of embedded:small", train
+)

@@ -1,0 +1,99 @@
+"""Live comparison with torch and transformers; skipped without them (pfjax[parity])."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from pfjax import models
+
+torch = pytest.importorskip("torch")
+
+MESSAGES = [{"role": "user", "content": "Bob has 3 apples."}, {"role": "assistant", "content": "3"}]
+TEXT = "Ann has 12 apples.\n\n<|im_start|>Zed: {x}\n 7 + 8 = 15<think>"
+
+
+def random_decoder(config: models.DecoderConfig, seed: int) -> models.Decoder:
+    """Weights of scale 1/sqrt(fan in), biases and norms far from 0 and 1."""
+    draw = np.random.default_rng(seed)
+
+    def value(path, leaf):
+        if path[-1] == "scale":
+            return draw.uniform(0.5, 1.5, leaf.shape)
+        return draw.normal(size=leaf.shape) * (leaf.shape[0] ** -0.5 if leaf.ndim == 2 else 0.5)
+
+    graph, state = nnx.split(nnx.eval_shape(lambda: models.Decoder(config, rngs=nnx.Rngs(0))))
+    flat = [
+        (path, leaf.replace(jnp.asarray(value(path, leaf), jnp.float32)))
+        for path, leaf in nnx.to_flat_state(state)
+    ]
+    return nnx.merge(graph, nnx.from_flat_state(flat))
+
+
+CONFIGS = {
+    "tied": dict(num_heads=4, num_kv_heads=2, head_dim=8, rope_theta=1e6, tie_embeddings=True),
+    "untied": dict(
+        num_heads=3, num_kv_heads=3, head_dim=14, rms_norm_eps=1e-3, tie_embeddings=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_exports_run_in_transformers(name, checkpoint, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = models.load_policy(checkpoint("tied"))
+    sizes = dict(
+        vocab_size=131, hidden_size=32, intermediate_size=47, num_layers=2, max_positions=64
+    )
+    config = models.DecoderConfig(**sizes, **CONFIGS[name])
+    policy = models.Policy(random_decoder(config, 5), source.tokenizer, (2, 0), source.generation)
+    models.export(policy, tmp_path / "out", dtype=jnp.float32)
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
+    assert model.dtype == torch.float32 and model.generation_config.eos_token_id == [2, 0]
+    tokens = np.random.default_rng(1).integers(0, 131, (3, 29))
+    with torch.no_grad():
+        wanted = model(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(policy.logits(tokens), wanted, rtol=0, atol=1e-4)
+    assert np.abs(wanted).max() > 1
+
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs.encode(TEXT, add_special_tokens=False) == policy.tokenizer.encode(TEXT)
+    ids = policy.tokenizer.encode(TEXT)
+    assert theirs.decode(ids, skip_special_tokens=True) == policy.tokenizer.decode(ids)
+    for prompt in (True, False):
+        text = theirs.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=prompt)
+        assert text == policy.tokenizer.chat(MESSAGES, prompt)
+
+    model.save_pretrained(tmp_path / "theirs")  # and back from their own file
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = models.load_policy(tmp_path / "theirs")
+    assert again.eos_ids == (2, 0)
+    np.testing.assert_array_equal(again.logits(tokens), policy.logits(tokens))
+
+
+def test_bfloat16_export_is_read_as_bfloat16(checkpoint, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    models.export(models.load_policy(checkpoint("grouped")), tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.dtype == torch.bfloat16
+
+
+def test_prm_scores_equal_torch(checkpoint, tmp_path):
+    from safetensors.torch import load_file
+    from transformers import Qwen2Model
+
+    source = models.load_prm(checkpoint("prm"))
+    models.export(source, tmp_path / "prm", dtype=jnp.float32)
+    body = Qwen2Model.from_pretrained(tmp_path / "prm", attn_implementation="eager")
+    weights = load_file(tmp_path / "prm" / "model.safetensors")
+    steps = ["Bob has 3.", "Ann has 3 + 4 = 7.", "so \\boxed{7}"]
+    ids, probes = source.encode("How many?", steps)
+    with torch.no_grad():
+        h = body(torch.tensor([ids])).last_hidden_state[0, probes]
+        h = torch.relu(h @ weights["score.0.weight"].T + weights["score.0.bias"])
+        z = h @ weights["score.2.weight"].T + weights["score.2.bias"]
+    scores = source.score("How many?", steps)
+    np.testing.assert_allclose(scores, (z[:, 1] - z[:, 0]).numpy(), rtol=0, atol=1e-4)

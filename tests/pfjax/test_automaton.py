@@ -1,0 +1,108 @@
+"""The token automaton ends steps exactly where a text search does."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from pfjax.reasoning import automaton
+
+VOCABULARY = [
+    b"",
+    b"a",
+    b"\n",
+    b".\n\n",
+    b"\n\n\n",
+    b"\\boxed{",
+    b"}",
+    b"{",
+    b"}.",
+    b"\\bo",
+    b"xed{",
+    b"x\n",
+]
+EOS = 0
+
+
+def run(tokens: list[int]) -> tuple[list[int], int | None]:
+    """(token index of every step end, index where the solution ends) by the automaton, one step
+    after another.
+    """
+    table = automaton.stop_table(VOCABULARY, [EOS])
+    state, ends, start = automaton.start((1,)), [], 0
+    for i, token in enumerate(tokens):
+        first = np.array([i == start])
+        state, ended, finished = automaton.advance(table, state, np.array([token], np.int32), first)
+        if ended[0]:
+            ends.append(i)
+            start = i + 1
+        if finished[0]:
+            return ends, i
+    return ends, None
+
+
+def search(tokens: list[int]) -> tuple[list[int], int | None]:
+    """The same by looking at the text after every token."""
+    ends, start = [], 0
+    for i, token in enumerate(tokens):
+        step = b"".join(VOCABULARY[t] for t in tokens[start : i + 1])
+        text = b"".join(VOCABULARY[t] for t in tokens[: i + 1])
+        finished = token == EOS or closes_box(text)
+        # A delimiter in the first token of a step does not end it, and is used up.
+        head = VOCABULARY[tokens[start]]
+        consumed = len(head) if head.find(b"\n\n") >= 0 else 0
+        if finished or (i > start and b"\n\n" in step[consumed:]):
+            ends.append(i)
+            start = i + 1
+        if finished:
+            return ends, i
+    return ends, None
+
+
+def closes_box(text: bytes) -> bool:
+    """Whether the first `\\boxed{` is closed by a balanced brace."""
+    match = re.search(rb"\\boxed\{", text)
+    if not match:
+        return False
+    depth = 1
+    for byte in text[match.end() :]:
+        depth += (byte == ord("{")) - (byte == ord("}"))
+        if depth == 0:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_automaton_equals_text_search(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(40):
+        tokens = rng.integers(1 if seed % 2 else 0, len(VOCABULARY), 24).tolist()
+        assert run(tokens) == search(tokens), tokens
+
+
+def test_special_tokens_break_a_pattern():
+    table = automaton.stop_table([b"", b"\n", b"a"], [])
+    assert table.step[1, 0] == 0 and table.step[1, 1] == 2
+
+
+def test_kmp_finds_overlapping_prefixes():
+    table = automaton.kmp(b"aab")
+    state = 0
+    for byte in b"aaab":
+        state = table[state, byte]
+    assert state == 3
+
+
+def test_empty_delimiter_is_refused():
+    with pytest.raises(ValueError, match="delimiter is empty"):
+        automaton.stop_table([b"a"], [], "")
+
+
+def test_advance_runs_under_jit():
+    table = automaton.stop_table(VOCABULARY, [EOS])
+    state = automaton.start((2,))
+    step = jax.jit(automaton.advance)
+    state, ended, _ = step(table, state, np.array([1, 1], np.int32), np.array([True, True]))
+    _, ended, finished = step(table, state, np.array([3, EOS], np.int32), np.array([False, False]))
+    assert ended.tolist() == [True, True] and finished.tolist() == [False, True]
