@@ -17,7 +17,7 @@ import pfjax
 from pfjax import models
 from pfjax.evaluation.intervals import paired_difference
 from pfjax.evaluation.orchard import measure_policy, measure_prm, measure_search
-from pfjax.load import resolve
+from pfjax.loading import resolve
 
 HERE = Path(__file__).parent
 METHODS = ("pf", "best-of-n", "weighted-best-of-n", "majority", "paper")

@@ -4,9 +4,27 @@ A policy proposes reasoning steps, a process reward model weighs the partial sol
 keeps the promising ones.
 """
 
-from pfjax import models as models
-from pfjax import smc as smc
-from pfjax.load import load as load
-from pfjax.reasoning.solver import Solver as Solver
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pfjax import models as models
+    from pfjax import smc as smc
+    from pfjax.loading import load as load
+    from pfjax.reasoning.solver import Solver as Solver
 
 __version__ = "0.1.0"
+_HOMES = {"load": "pfjax.loading", "Solver": "pfjax.reasoning.solver"}
+
+
+def __getattr__(name: str):
+    """Imports on first use, so that the command line can answer without JAX (PEP 562)."""
+    if name in ("models", "smc"):
+        return import_module(f"pfjax.{name}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'pfjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "models", "smc", *_HOMES]

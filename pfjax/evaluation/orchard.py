@@ -6,7 +6,7 @@ import numpy as np
 
 from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
-from pfjax.load import budget
+from pfjax.loading import budget
 from pfjax.reasoning.propose import Sampling
 from pfjax.reasoning.solver import Solver
 from pfjax.tasks import orchard

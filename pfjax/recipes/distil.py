@@ -18,7 +18,7 @@ from pfjax import models
 from pfjax.distill import batches, losses, trainer
 from pfjax.distill.search_data import Example, collect
 from pfjax.evaluation.orchard import measure_policy, measure_search
-from pfjax.load import budget, resolve
+from pfjax.loading import budget, resolve
 from pfjax.reasoning.solver import Solver
 from pfjax.recipes.recipe import Progress, Recipe
 from pfjax.tasks import orchard

@@ -17,7 +17,7 @@ from flax import nnx
 from pfjax import models
 from pfjax.distill import batches, losses, trainer
 from pfjax.embedded.tokenizer import PROBE
-from pfjax.load import budget, resolve
+from pfjax.loading import budget, resolve
 from pfjax.models.prm import ProcessRewardModel
 from pfjax.reasoning.solver import Solver
 from pfjax.recipes.embedded import LARGE, drill
@@ -27,7 +27,7 @@ from pfjax.tasks import orchard
 EXTRA_LAYERS = 2
 PROBLEMS, SAMPLES, FIRST = 2560, 4, 10_000_000
 WIDTH, ROWS = 160, 16
-SCHEDULE = trainer.Schedule(steps=3600, rate=1.2e-3)
+SCHEDULE = trainer.Schedule(steps=2000, rate=1.2e-3)
 
 
 def train(

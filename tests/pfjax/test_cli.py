@@ -253,7 +253,7 @@ try:
 finally:
     print(sorted(m for m in sys.modules if m in ("jax", "flax", "numpy")), file=sys.stderr)
 """
-    result = python(code, timeout=60)
+    result = python(code, timeout=120)
     assert result.returncode == 0 and result.stderr == "[]\n"
 
 

@@ -75,7 +75,7 @@ def test_distillation_killed_in_the_middle_gives_the_same_weights(tmp_path):
 
 
 def weights_of_embedded() -> dict[str, np.ndarray]:
-    from pfjax.load import resolve
+    from pfjax.loading import resolve
 
     decoder = models.load_policy(resolve("embedded:small")).decoder
     leaves = jax.tree_util.tree_leaves_with_path(decoder)
