@@ -17,7 +17,7 @@ import pfjax
 from pfjax import models
 from pfjax.evaluation.intervals import paired_difference
 from pfjax.evaluation.orchard import measure_policy, measure_prm, measure_search
-from pfjax.loading import resolve
+from pfjax.loading import EMBEDDED, resolve
 
 HERE = Path(__file__).parent
 METHODS = ("pf", "best-of-n", "weighted-best-of-n", "majority", "paper")
@@ -47,26 +47,37 @@ def main() -> None:
     (options.out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n")
     plot(report, options.out / "accuracy.png")
     write_section(options.out / "RESULTS.md", "Accuracy", table(report))
+    write_section(EMBEDDED / "README.md", "Measured quality", quality(report))
 
 
-def table(report: dict) -> str:
-    """Markdown: policies, PRM, methods by N, paired differences to the better baseline."""
+def quality(report: dict) -> str:
+    """Markdown: policies and PRM on held-out test problems."""
     lines = [
         report["machine"],
         "",
         "| policy | pass@1 (temperature 1) | 95 % interval | step accuracy |",
+        "|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|")
     for name, p in report["policies"].items():
         low, high = p["pass@1 95% low"], p["pass@1 95% high"]
         lines.append(
             f"| {name} | {p['pass@1']:.3f} | {low:.3f}–{high:.3f} | {p['step accuracy']:.3f} |"
         )
-    prm = report["prm"]
+    prm, samples = report["prm"], report["policies"]["embedded:small"]["samples"]
     lines += [
         "",
-        f"PRM on the small policy's samples: step AUC {prm['step AUC']:.3f} ({prm['steps']} steps up to the first "
-        f"error, base rate {prm['base rate']:.3f}), solution AUC {prm['solution AUC']:.3f}.",
+        f"{prm['problems']} test problems, {samples} samples each. PRM on samples of embedded:small:",
+        f"step AUC {prm['step AUC']:.3f} over {prm['steps']} steps up to the first error (base rate",
+        f"{prm['base rate']:.3f}), solution AUC {prm['solution AUC']:.3f}, "
+        f"Brier score {prm['Brier score']:.3f}.",
+    ]
+    return "\n".join(lines)
+
+
+def table(report: dict) -> str:
+    """Markdown: quality, methods by N, paired differences to the better baseline."""
+    lines = [
+        quality(report),
         "",
         "| method | N | accuracy | 95 % interval | policy tokens | PRM tokens | seconds |",
         "|---|---|---|---|---|---|---|",

@@ -1,1 +1,1 @@
-""""""
+"""Training: batches, losses, a resumable loop, search results as data."""

@@ -1,0 +1,49 @@
+"""What the README says works as it stands there."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_python_block_runs(tmp_path):
+    """Above 20 s: a fresh process that compiles its own programs."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Counts(policy_tokens=" in done.stdout
+
+
+def test_the_file_tree_names_files_that_exist():
+    (tree,) = re.findall(r"```\n(smc/.*?)```", README, re.S)
+    for name in re.findall(r"\w+\.py", tree):
+        assert list(ROOT.glob(f"*/{name}")) + list(ROOT.glob(f"*/*/{name}")), name
+    assert len(README.splitlines()) <= 120
+
+
+def test_packages_are_those_of_the_tree():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = set(settings["tool"]["setuptools"]["packages"])
+    found = {
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for p in (ROOT / "pfjax").rglob("__init__.py")
+        if not {"models", "smc"} & set(p.relative_to(ROOT / "pfjax").parts[:1])
+    }
+    assert packages == found | {"pfjax.models", "pfjax.smc"}
+    for name in ("models", "smc"):
+        assert (ROOT / "pfjax" / name).resolve() == ROOT / name
+
+
+def test_public_python_files_are_small():
+    for folder in ("smc", "models", "pfjax"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 250, path
