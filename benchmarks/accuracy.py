@@ -9,18 +9,21 @@ equal that makes them.
 
 import argparse
 import json
+import os
 from pathlib import Path
 
+import jax
 from results import machine, write_section
 
 import pfjax
 from pfjax import models
 from pfjax.evaluation.intervals import paired_difference
-from pfjax.evaluation.orchard import measure_policy, measure_prm, measure_search
+from pfjax.evaluation.orchard import measure_methods, measure_policy, measure_prm, measure_search
 from pfjax.loading import EMBEDDED, resolve
 
 HERE = Path(__file__).parent
-METHODS = ("pf", "best-of-n", "weighted-best-of-n", "majority", "paper")
+BASELINES = ("best-of-n", "weighted-best-of-n", "majority")
+METHODS = ("pf", *BASELINES)
 COUNTS = (1, 2, 4, 8, 16)
 
 
@@ -29,14 +32,13 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=500)
     parser.add_argument("--out", type=Path, default=HERE)
     options = parser.parse_args()
-    solver = pfjax.load()
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    solver = pfjax.load(mesh=models.problem_mesh())
     rows = []
     for n in COUNTS:
-        for method in METHODS:
-            rows.append(
-                measure_search(solver, particles=n, method=method, problems=options.problems)
-            )
-            print(_row(rows[-1]), flush=True)
+        rows.append(measure_search(solver, particles=n, problems=options.problems))
+        rows += measure_methods(solver, BASELINES, n, problems=options.problems)
+        print("\n".join(_row(r) for r in rows[-4:]), flush=True)
     policies = {
         name: measure_policy(models.load_policy(resolve(name)), problems=options.problems)
         for name in ("embedded:small", "embedded:large")

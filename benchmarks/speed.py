@@ -8,6 +8,7 @@ padding, no attention) at the rate of a large float32 matrix product measured in
 """
 
 import argparse
+import os
 import resource
 import statistics
 import time
@@ -19,6 +20,7 @@ from flax import nnx
 from results import machine, write_section
 
 import pfjax
+from pfjax import models
 from pfjax.tasks import orchard
 
 HERE = Path(__file__).parent
@@ -30,7 +32,8 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    solver = pfjax.load()
+    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    solver = pfjax.load(mesh=models.problem_mesh())
     questions = [orchard.generate(i, "test").question for i in range(options.problems)]
     began = time.perf_counter()
     solver.solve(questions, options.particles)

@@ -12,4 +12,5 @@ from pfjax.models.decoder import forward as forward
 from pfjax.models.policy import PRM as PRM
 from pfjax.models.policy import Policy as Policy
 from pfjax.models.prm import ProcessRewardModel as ProcessRewardModel
+from pfjax.models.sharding import problem_mesh as problem_mesh
 from pfjax.models.tokenizer import Tokenizer as Tokenizer

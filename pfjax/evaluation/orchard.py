@@ -1,6 +1,7 @@
 """Quality of policies and PRMs on the orchard task, by its exact checker."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,9 +9,11 @@ from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
 from pfjax.loading import budget
 from pfjax.reasoning.propose import Sampling
+from pfjax.reasoning.result import Result
 from pfjax.reasoning.solver import Solver
+from pfjax.search import methods
 from pfjax.tasks import orchard
-from pfjax.tasks.grading import same_answer
+from pfjax.tasks.grading import normal_form, same_answer
 
 
 def measure_policy(
@@ -67,26 +70,59 @@ def measure_search(
 
     `correct` lists 0 or 1 a problem.
     """
+    return measure_methods(solver, (method,), particles, split, problems, key)[0]
+
+
+def measure_methods(
+    solver: Solver,
+    names: Sequence[str],
+    particles: int,
+    split: str = "test",
+    problems: int = 500,
+    key: int = 0,
+) -> list[dict]:
+    """`measure_search` of methods that share their samples: the first is run, the others select anew.
+
+    Sharing is right for best-of-n, weighted-best-of-n and majority, which differ in the choice of the
+    answer alone; the tokens and seconds are those of the run.
+    """
     chosen = [orchard.generate(i, split) for i in range(problems)]
     began = time.perf_counter()
-    results = solver.solve([p.question for p in chosen], particles, key, method=method)
+    results = solver.solve([p.question for p in chosen], particles, key, method=names[0])
     seconds = time.perf_counter() - began
-    correct = [int(same_answer(r.answer, p.answer)) for p, r in zip(chosen, results, strict=True)]
-    low, high = wilson(sum(correct), problems)
-    return {
-        "method": method,
-        "particles": particles,
-        "problems": problems,
-        "accuracy": sum(correct) / problems,
-        "95% low": low,
-        "95% high": high,
-        "no answer": sum(r.answer is None for r in results) / problems,
-        "policy tokens": sum(r.counts.policy_tokens for r in results),
-        "prm tokens": sum(r.counts.prm_tokens for r in results),
-        "seconds": seconds,
-        "compilations": solver.compilations(),
-        "correct": correct,
-    }
+    rows = []
+    for name in names:
+        answers = [reselect(r, name) for r in results]
+        correct = [int(same_answer(a, p.answer)) for p, a in zip(chosen, answers, strict=True)]
+        low, high = wilson(sum(correct), problems)
+        uses_prm = methods.find(name).uses_prm
+        rows.append(
+            {
+                "method": name,
+                "particles": particles,
+                "problems": problems,
+                "accuracy": sum(correct) / problems,
+                "95% low": low,
+                "95% high": high,
+                "no answer": sum(a is None for a in answers) / problems,
+                "policy tokens": sum(r.counts.policy_tokens for r in results),
+                "prm tokens": sum(r.counts.prm_tokens for r in results) if uses_prm else 0,
+                "seconds": seconds,
+                "compilations": solver.compilations(),
+                "correct": correct,
+            }
+        )
+    return rows
+
+
+def reselect(result: Result, method: str) -> str | None:
+    """The answer that another method's rule takes from the same solutions."""
+    found = result.solutions
+    answers = [None if s.answer is None else normal_form(s.answer) for s in found]
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(np.array([s.weight for s in found]))
+    values = np.array([s.value for s in found])
+    return found[methods.find(method).select(answers, log_weights, values)].answer
 
 
 def measure_prm(

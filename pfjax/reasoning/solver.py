@@ -54,10 +54,28 @@ class Solver:
             _require_same_vocabulary(self.policy, self.prm)
 
     @overload
-    def solve(self, question: str, particles: int = 16, key: KeyLike = 0, **options) -> Result: ...
+    def solve(
+        self,
+        question: str,
+        particles: int = ...,
+        key: KeyLike = ...,
+        *,
+        method: str = ...,
+        ids: Sequence[int] | None = ...,
+        batch: int | None = ...,
+        progress: Progress | None = ...,
+    ) -> Result: ...
     @overload
     def solve(
-        self, question: Sequence[str], particles: int = 16, key: KeyLike = 0, **options
+        self,
+        question: Sequence[str],
+        particles: int = ...,
+        key: KeyLike = ...,
+        *,
+        method: str = ...,
+        ids: Sequence[int] | None = ...,
+        batch: int | None = ...,
+        progress: Progress | None = ...,
     ) -> list[Result]: ...
     def solve(
         self,

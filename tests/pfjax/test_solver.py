@@ -41,7 +41,8 @@ def test_a_problem_alone_gives_the_same_particles_as_in_a_batch():
 
 
 def test_eight_devices_give_the_same_particles():
-    mesh = jax.make_mesh((8,), ("problem",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = pfjax.models.problem_mesh()
+    assert mesh is not None and mesh.size == 8
     one = solver()
     sharded = pfjax.Solver(one.policy, one.prm, one.sampling, one.budget, mesh=mesh)
     results = sharded.solve(QUESTIONS, particles=4, key=5, batch=8)
