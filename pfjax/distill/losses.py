@@ -49,7 +49,7 @@ def sequence_loss(graph: nnx.GraphDef) -> Loss:
     return loss
 
 
-def prm_loss(graph: nnx.GraphDef, token_share: float = 0.5, policy_share: float = 0.5) -> Loss:
+def prm_loss(graph: nnx.GraphDef, token_share: float = 1.0, policy_share: float = 0.2) -> Loss:
     """Batches hold ids, probe (1 at probes), token (1 at other solution tokens), label, and the
     policy loss's weight.
     """

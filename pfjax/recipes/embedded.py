@@ -72,7 +72,11 @@ LARGE = Plan(
     4,
     4,
     2,
-    (Stage(trainer.Schedule(3500, 2e-3)), Stage(trainer.Schedule(2500, 1.5e-3), drills=True)),
+    (
+        Stage(trainer.Schedule(3500, 2e-3)),
+        Stage(trainer.Schedule(2500, 1.5e-3), drills=True),
+        Stage(trainer.Schedule(800, 1e-3), drills=True),
+    ),
 )
 
 
@@ -120,7 +124,7 @@ def _batch(tokenizer: models.Tokenizer, before: int, drills: bool, i: int) -> ba
 
     Problems of one depth, split train, numbers 64 (before + i) onwards.
     """
-    depth, first = 2 + i % 6, 64 * (before + i)
+    depth, first = 2 + (i // 2 if drills else i) % 6, 64 * (before + i)
     if drills and i % 2:
         return drill(tokenizer, first)
     rows = TOKENS // (21 * depth + 16)

@@ -7,6 +7,7 @@ The language-model loss on the tokens before the first slip stays beside it, and
 is equations alone. The new layers start as the identity.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,12 @@ from pfjax.tasks import orchard
 EXTRA_LAYERS = 2
 PROBLEMS, SAMPLES, FIRST = 2560, 4, 10_000_000
 WIDTH, ROWS = 160, 16
-SCHEDULE = trainer.Schedule(steps=2000, rate=1.2e-3)
+SLIPS = (-3, -2, -1, 1, 2, 3, -10, 10, -5, 5)
+STAGES = (
+    (trainer.Schedule(steps=2000, rate=1.2e-3), ("samples", "equations")),
+    (trainer.Schedule(steps=600, rate=1.5e-3, warmup=30), ("checked",)),
+    (trainer.Schedule(steps=700, rate=1e-3, warmup=30), ("samples", "checked")),
+)
 
 
 def train(
@@ -36,7 +42,7 @@ def train(
     *,
     policy: str = "embedded:small",
     trunk: str = "embedded:large",
-    schedule: trainer.Schedule = SCHEDULE,
+    stages: Sequence[tuple[trainer.Schedule, tuple[str, ...]]] = STAGES,
     problems: int = PROBLEMS,
 ) -> dict:
     """Samples, trains, exports to folder/model, and measures on held-out validation problems."""
@@ -44,15 +50,20 @@ def train(
     data = _data(folder / "samples.npz", sampler, problems, progress)
     module = grow(base)
     graph, state = nnx.split(module)
-    params = trainer.fit(
-        nnx.to_pure_dict(state),
-        losses.prm_loss(graph),
-        partial(_batch, base.tokenizer, data),
-        schedule,
-        folder=folder,
-        save_every=500,
-        report=lambda step, row: progress(step, schedule.steps, row),
-    )
+    params, done = nnx.to_pure_dict(state), 0
+    total = sum(schedule.steps for schedule, _ in stages)
+    for number, (schedule, kinds) in enumerate(stages):
+        before = done
+        params = trainer.fit(
+            params,
+            losses.prm_loss(graph),
+            partial(_batch, base.tokenizer, data, kinds),
+            schedule,
+            folder=folder / f"stage-{number}",
+            save_every=500,
+            report=lambda step, row, before=before: progress(before + step, total, row),
+        )
+        done += schedule.steps
     probe = base.tokenizer.token_id(PROBE)
     assert probe is not None
     prm = models.PRM(nnx.merge(graph, params), base.tokenizer, probe)
@@ -149,21 +160,42 @@ def _data(path: Path, sampler: models.Policy, count: int, progress: Progress) ->
     return data
 
 
-def _batch(tokenizer: models.Tokenizer, data: batches.Batch, i: int) -> batches.Batch:
-    """Rows of batch i // 2, around the corner and cut to the longest.
-
-    Every other batch is equations.
-    """
-    if i % 2:
-        batch, blank = drill(tokenizer, FIRST + 100_000 + 64 * i), np.zeros((), np.float32)
-        return batch | {k: blank * batch["weight"] for k in ("probe", "token", "label")}
-    i //= 2
-    count = len(data["ids"])
+def _batch(
+    tokenizer: models.Tokenizer, data: batches.Batch, kinds: tuple[str, ...], i: int
+) -> batches.Batch:
+    """Batch i of a stage whose batches take turns in `kinds`."""
+    kind = kinds[i % len(kinds)]
+    if kind == "equations":
+        batch = drill(tokenizer, FIRST + 100_000 + 64 * i)
+        return batch | {k: 0 * batch["weight"] for k in ("probe", "token", "label")}
+    if kind == "checked":
+        return _checked(tokenizer, i)
+    count, i = len(data["ids"]), i // len(kinds)
     rows = [(i * ROWS + j) % count for j in range(ROWS)]
     part = {k: v[rows] for k, v in data.items()}
     longest = int(np.max(np.nonzero(part["probe"] + part["token"])[1])) + 1
     width = 32 * (-(-longest // 32))
     return {k: v[:, :width] for k, v in part.items()}
+
+
+def _checked(tokenizer: models.Tokenizer, i: int) -> batches.Batch:
+    """Equations half of whose results are off by a little; the label of a result is whether it is right."""
+    batch, rng = drill(tokenizer, FIRST + 200_000 + 64 * i), np.random.default_rng(i)
+    numbers = np.array([tokenizer.encode(str(n))[0] for n in range(100)])
+    value = np.zeros(tokenizer.vocab_size, int)
+    value[numbers] = np.arange(100)
+    result = batch["weight"] > 0
+    wrong = result & (rng.random(result.shape) < 0.5)
+    right = value[batch["ids"]]
+    slip = np.clip(right + rng.choice(SLIPS, result.shape), 0, 99)
+    slip = np.where(slip == right, (right + 1) % 100, slip)
+    return {
+        "ids": np.where(wrong, numbers[slip], batch["ids"]).astype(np.int32),
+        "probe": 0 * batch["weight"],
+        "token": result.astype(np.float32),
+        "label": (result & ~wrong).astype(np.float32),
+        "weight": batch["weight"] * ~wrong,
+    }
 
 
 prm = Recipe(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import pfjax
+from pfjax.reasoning.tree import build
 from pfjax.tasks import check_steps, generate
 
 PROBLEMS = [generate(i, "validation", (3, 4)) for i in range(7)]
@@ -128,9 +129,23 @@ def test_two_programs_per_shape():
     assert fresh.compilations() == 2
 
 
-def test_html_shows_dead_branches_and_escapes():
-    html = batch_of_seven()[0]._repr_html_()
-    assert html.count("<li>") == len(batch_of_seven()[0].tree.nodes) and "✗" in html
+def test_html_shows_every_node_marks_the_dead_and_escapes():
+    """Two particles: the second dies in resampling, the first has two children."""
+    tree = build(
+        np.array([[0, 1], [0, 0]]),
+        np.array([[True, True], [True, True]]),
+        np.array([[1.5, -2.0], [2.0, 0.0]]),
+        np.zeros((2, 2), bool),
+        [[("a<b", [1]), ("wrong", [2])], [("c", [3]), ("d", [4])]],
+        np.array([0.75, 0.25]),
+    )
+    assert [n.alive for n in tree.nodes] == [True, False, True, True]
+    assert [n.parent for n in tree.nodes] == [-1, -1, 0, 0] and tree.leaves == [2, 3]
+    html = tree.to_html("1 < 2?", None)
+    assert html.count("<li>") == 4 and html.count("✗") == 1 and "75%" in html
+    assert "a&lt;b" in html and "1 &lt; 2?" in html and "a<b" not in html
+    shown = batch_of_seven()[0]._repr_html_()
+    assert shown.count("<li>") == len(batch_of_seven()[0].tree.nodes)
 
 
 def test_bad_arguments():

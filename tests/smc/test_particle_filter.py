@@ -82,14 +82,17 @@ def test_one_dead_problem_leaves_its_neighbour_alone():
     assert state.log_evidence[0] == -INF and np.isfinite(state.log_evidence[1])
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_few_particles(n, autoregression):
-    algorithm = smc.particle_filter(autoregression, n)
-    state, infos = jax.jit(lambda key: smc.run(key, algorithm, 4))(jax.random.key(3))
-    assert state.log_weights.shape == (n,) and infos.ancestors.shape == (4, n)
+@pytest.mark.parametrize(("n", "evidence"), [(1, 2 * 3 * 1), (2, (2 * 3 * 1 + 1 * 1 * 5) / 2)])
+def test_few_particles(n, evidence):
+    """The default never resamples two particles, so the evidence is the mean of the products."""
+    log_g = np.log([[2.0, 1.0], [3.0, 1.0], [1.0, 5.0]])[:, :n]
+    algorithm = smc.particle_filter(scripted(log_g), n)
+    state, infos = jax.jit(lambda key: smc.run(key, algorithm, 3))(jax.random.key(3))
+    assert state.log_weights.shape == (n,) and infos.ancestors.shape == (3, n)
     np.testing.assert_allclose(np.exp(state.log_weights).sum(), 1, rtol=1e-6)
+    np.testing.assert_allclose(state.log_evidence, np.log(evidence), rtol=1e-6)
     np.testing.assert_allclose(
-        state.log_evidence, np.asarray(infos.log_evidence_increment).sum(), rtol=1e-5
+        state.log_evidence, np.asarray(infos.log_evidence_increment).sum(), rtol=1e-6
     )
 
 
