@@ -51,9 +51,15 @@ def particle_keys(key: Key[Array, "*batch"], n: int) -> Key[Array, "*batch n"]:
 
 def per_problem(key: Key[Array, "*batch"], value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """The value repeated along the axes of the key."""
-    # Made from the keys, not by a broadcast: under an explicit mesh it is then sharded as they are.
-    zeros = jnp.zeros_like(jax.random.key_data(key)[..., 0])
-    return vmap_axes(lambda zero: jnp.where(zero == 0, value, value), key.ndim)(zeros)
+    # Computed from the keys, not broadcast: under an explicit mesh it is then sharded as they are.
+    zeros = jax.random.key_data(key)[..., 0] * jnp.uint32(0)
+
+    def repeat(zero: Array) -> Array:
+        if value.dtype == bool:
+            return value | (zero != 0)
+        return value + zero.astype(value.dtype)
+
+    return vmap_axes(repeat, key.ndim)(zeros)
 
 
 def select(

@@ -94,5 +94,6 @@ def _unless_all_dead(
     n = log_w.shape[0]
     alive = jnp.any(~jnp.isneginf(log_w))
     ancestors = jnp.where(alive, ancestors, jnp.arange(n, dtype=jnp.int32))
-    left = jnp.full_like(log_w, jnp.where(alive, -jnp.log(jnp.float32(n)), -jnp.inf))
+    # Written with log_w, so that an explicit mesh sees the axes of log_w.
+    left = jnp.where(alive, jnp.where(log_w == log_w, -jnp.log(jnp.float32(n)), log_w), -jnp.inf)
     return ancestors, left, alive

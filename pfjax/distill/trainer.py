@@ -69,7 +69,7 @@ def fit(
         (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(carry["params"], data)
         updates, opt = optimizer.update(grads, carry["opt"], carry["params"])
         params = optax.apply_updates(carry["params"], updates)
-        return {"params": params, "opt": opt}, metrics | {"grad": optax.global_norm(grads)}
+        return {"params": params, "opt": opt}, metrics | {"grad": optax.tree.norm(grads)}
 
     step = jax.jit(step, donate_argnums=0)
     with _manager(folder, save_every) as manager:
