@@ -56,13 +56,12 @@ def test_distillation_killed_in_the_middle_gives_the_same_weights(tmp_path):
     """Above 20 s: three processes that search, train and export for real."""
     whole = start(tmp_path / "whole")
     assert whole.communicate(timeout=600) and whole.returncode == 0
-    killed = start(tmp_path / "killed")
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if int(line) >= 60:
-            break
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    with start(tmp_path / "killed") as killed:
+        assert killed.stdout is not None
+        for line in killed.stdout:
+            if int(line) >= 60:
+                break
+        os.kill(killed.pid, signal.SIGKILL)
     assert not (tmp_path / "killed/model").exists()
     resumed = start(tmp_path / "killed")
     out, _ = resumed.communicate(timeout=600)
