@@ -6,13 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pfjax.distill.trainer import Batch
-from pfjax.models import Tokenizer
-
-
-def prompt_ids(tokenizer: Tokenizer, question: str) -> list[int]:
-    """The chat-formatted question, as the solver sends it."""
-    chat = tokenizer.chat([{"role": "user", "content": question}], add_generation_prompt=True)
-    return tokenizer.encode(chat)
+from pfjax.reasoning.solver import prompt_ids as prompt_ids
 
 
 def pad(rows: Sequence[Sequence[float]], width: int, dtype: npt.DTypeLike = np.int32) -> np.ndarray:

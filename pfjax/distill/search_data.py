@@ -13,9 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pfjax.distill.batches import prompt_ids
 from pfjax.reasoning.result import Result
-from pfjax.reasoning.solver import Solver
+from pfjax.reasoning.solver import Solver, prompt_ids
 
 
 class Example(NamedTuple):

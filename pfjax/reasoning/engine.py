@@ -9,6 +9,7 @@ every device group runs its own loops. Caches of large batches grow in three lev
 the generation alone. Knows nothing of text, answers or keys' origin.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -142,10 +143,9 @@ class Engine:
         return state._replace(particles=x)
 
     def _prefill_at(self, params, level: int, prompts: Prompts):
-        fn = lambda params, prompts: self._prefill_fn(params, level, prompts)  # noqa: E731
-        return self._shard(fn, self._mesh, "rp")(params, prompts)
+        return self._shard(partial(self._prefill_fn, level), self._mesh, "rp")(params, prompts)
 
-    def _prefill_fn(self, params, level: int, prompts: Prompts) -> tuple[Context, smc.State]:
+    def _prefill_fn(self, level: int, params, prompts: Prompts) -> tuple[Context, smc.State]:
         policy, prm = self._merge(params)
         prefix = cache.prefill(policy, prompts.policy, prompts.policy_length)
         prm_prefix = prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length)

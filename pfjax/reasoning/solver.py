@@ -152,8 +152,8 @@ class Solver:
         return self._engines[method, particles]
 
     def _encode(self, question: str, uses_prm: bool) -> tuple[list[int], list[int]]:
-        policy = _prompt_ids(self.policy.tokenizer, question)
-        prm = _prompt_ids(self.prm.tokenizer, question) if uses_prm and self.prm else policy
+        policy = prompt_ids(self.policy.tokenizer, question)
+        prm = prompt_ids(self.prm.tokenizer, question) if uses_prm and self.prm else policy
         room = self.policy.config.max_positions - self.budget.max_tokens
         if self.prm is not None:
             extra = self.budget.max_tokens + self.budget.max_steps
@@ -191,7 +191,8 @@ def stable_id(question: str) -> int:
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big")
 
 
-def _prompt_ids(tokenizer: models.Tokenizer, question: str) -> list[int]:
+def prompt_ids(tokenizer: models.Tokenizer, question: str) -> list[int]:
+    """The chat-formatted question, as policy and PRM see it."""
     chat = tokenizer.chat([{"role": "user", "content": question}], add_generation_prompt=True)
     return tokenizer.encode(chat)
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -124,9 +123,8 @@ def test_fit_resumes_bitwise_and_logs(tmp_path):
     assert not np.array_equal(whole["w"], np.zeros(3))
     rows = [json.loads(line) for line in (tmp_path / "a/log.jsonl").read_text().splitlines()]
     assert [r["step"] for r in rows] == [20, 40, 60] and rows[-1]["loss"] < rows[0]["loss"]
-    began = time.perf_counter()
     done = trainer.fit(params, loss, failing, schedule, folder=tmp_path / "a", save_every=20)
-    assert np.array_equal(done["w"], whole["w"]) and time.perf_counter() > began
+    assert np.array_equal(done["w"], whole["w"])
 
 
 def test_search_data_merges_duplicates_and_keeps_weights():
