@@ -22,17 +22,22 @@ Loss = Callable[[PyTree, dict[str, Array]], tuple[Array, dict[str, Array]]]
 
 
 class Schedule(NamedTuple):
-    """AdamW with linear warm-up and cosine decay to a tenth; `rate` is the peak learning rate."""
+    """AdamW with linear warm-up and cosine decay to a tenth; `rate` is the peak learning rate.
+
+    The decay takes `horizon` steps (0: `steps`), so that a run may stop early.
+    """
 
     steps: int
     rate: float
     warmup: int = 100
     weight_decay: float = 0.05
     clip: float = 1.0
+    horizon: int = 0
 
     def optimizer(self) -> optax.GradientTransformation:
+        horizon = self.horizon or self.steps
         rate = optax.warmup_cosine_decay_schedule(
-            0.0, self.rate, min(self.warmup, self.steps - 1), self.steps, self.rate / 10
+            0.0, self.rate, min(self.warmup, horizon - 1), horizon, self.rate / 10
         )
 
         def matrices(params):

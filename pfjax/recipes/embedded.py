@@ -44,17 +44,17 @@ class Plan(NamedTuple):
     kv_heads: int
     stages: tuple[Stage, ...]
 
-    def config(self, extra_layers: int = 0, architecture: str = "Qwen2ForCausalLM"):
+    def config(self) -> DecoderConfig:
         return DecoderConfig(
             vocab_size=VOCABULARY,
             hidden_size=self.hidden,
             intermediate_size=self.feed_forward,
-            num_layers=self.layers + extra_layers,
+            num_layers=self.layers,
             num_heads=self.heads,
             num_kv_heads=self.kv_heads,
             head_dim=32,
             max_positions=512,
-            architecture=architecture,
+            architecture="Qwen2ForCausalLM",
         )
 
 
@@ -131,7 +131,8 @@ def _batch(tokenizer: models.Tokenizer, before: int, drills: bool, i: int) -> ba
     problems = [orchard.generate(first + j, depth=(depth, depth)) for j in range(rows)]
     prompts = [batches.prompt_ids(tokenizer, p.question) for p in problems]
     targets = [tokenizer.encode("\n\n".join(p.steps) + EOS) for p in problems]
-    return batches.solutions(prompts, targets)
+    width = batches.bucket([p + t for p, t in zip(prompts, targets, strict=True)], 32)
+    return batches.solutions(prompts, targets, width=width)
 
 
 def drill(

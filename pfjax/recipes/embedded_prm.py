@@ -3,13 +3,17 @@ samples.
 
 Label of a probe: every step so far is right (exact checker). Tokens are labelled too: 1 until the
 first token that departs from the reference step, 0 from there on, which teaches where a slip is.
-The language-model loss on the tokens before the first slip stays beside it, and every other batch
-is equations alone. The new layers start as the identity.
+The language-model loss on the tokens before the first slip stays beside it. Checking a number needs
+its prediction first, so a stage of reference solutions and equations goes before the labels: look-ups
+must be learned before they can be checked. The last stage stops early in its decay. The new layers
+start as the identity.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,18 +25,30 @@ from pfjax.embedded.tokenizer import PROBE
 from pfjax.loading import budget, resolve
 from pfjax.models.prm import ProcessRewardModel
 from pfjax.reasoning.solver import Solver
-from pfjax.recipes.embedded import LARGE, drill
+from pfjax.recipes.embedded import drill
 from pfjax.recipes.recipe import Progress, Recipe
 from pfjax.tasks import orchard
 
 EXTRA_LAYERS = 2
-PROBLEMS, SAMPLES, FIRST = 2560, 4, 10_000_000
-WIDTH, ROWS = 160, 16
+PROBLEMS, SAMPLES, FIRST = 16384, 4, 10_000_000
+WIDTH, ROWS = 160, 64
 SLIPS = (-3, -2, -1, 1, 2, 3, -10, 10, -5, 5)
+_LABELS = ("probe", "token", "label")
+
+
+class Stage(NamedTuple):
+    """One schedule whose batches take turns in `kinds` (see `_batch`)."""
+
+    schedule: trainer.Schedule
+    kinds: tuple[str, ...]
+
+
 STAGES = (
-    (trainer.Schedule(steps=2000, rate=1.2e-3), ("samples", "equations")),
-    (trainer.Schedule(steps=600, rate=1.5e-3, warmup=30), ("checked",)),
-    (trainer.Schedule(steps=700, rate=1e-3, warmup=30), ("samples", "checked")),
+    Stage(trainer.Schedule(steps=8000, rate=2e-3), ("references", "equations")),
+    Stage(trainer.Schedule(steps=3000, rate=1e-3), ("samples", "checked", "references")),
+    Stage(
+        trainer.Schedule(steps=1500, rate=1e-3, horizon=3000), ("samples", "checked", "references")
+    ),
 )
 
 
@@ -42,16 +58,16 @@ def train(
     *,
     policy: str = "embedded:small",
     trunk: str = "embedded:large",
-    stages: Sequence[tuple[trainer.Schedule, tuple[str, ...]]] = STAGES,
+    stages: Sequence[Stage] = STAGES,
     problems: int = PROBLEMS,
 ) -> dict:
     """Samples, trains, exports to folder/model, and measures on held-out validation problems."""
     sampler, base = models.load_policy(resolve(policy)), models.load_policy(resolve(trunk))
     data = _data(folder / "samples.npz", sampler, problems, progress)
-    module = grow(base)
+    module = grow(base, EXTRA_LAYERS)
     graph, state = nnx.split(module)
     params, done = nnx.to_pure_dict(state), 0
-    total = sum(schedule.steps for schedule, _ in stages)
+    total = sum(stage.schedule.steps for stage in stages)
     for number, (schedule, kinds) in enumerate(stages):
         before = done
         params = trainer.fit(
@@ -73,15 +89,19 @@ def train(
     return measure_prm(models.load_prm(folder / "model"), sampler, split="validation")
 
 
-def grow(base: models.Policy) -> ProcessRewardModel:
-    """A PRM whose first layers are `base`'s and whose new layers add nothing yet."""
-    config = LARGE.config(EXTRA_LAYERS, "Qwen2ForProcessRewardModel")
+def grow(base: models.Policy, layers: int) -> ProcessRewardModel:
+    """A PRM whose first layers are `base`'s and whose `layers` new ones add nothing yet."""
+    config = replace(
+        base.config,
+        num_layers=base.config.num_layers + layers,
+        architecture="Qwen2ForProcessRewardModel",
+    )
     module = ProcessRewardModel(config, rngs=nnx.Rngs(1))
     decoder = module.decoder
     nnx.update(decoder.embed_tokens, nnx.state(base.decoder.embed_tokens))
     nnx.update(decoder.norm, nnx.state(base.decoder.norm))
     for i, layer in enumerate(decoder.layers):
-        if i < len(base.decoder.layers):
+        if i < base.config.num_layers:
             nnx.update(layer, nnx.state(base.decoder.layers[i]))
         else:
             for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
@@ -165,9 +185,11 @@ def _batch(
 ) -> batches.Batch:
     """Batch i of a stage whose batches take turns in `kinds`."""
     kind = kinds[i % len(kinds)]
+    if kind == "references":
+        return _references(tokenizer, i, 2 + i // len(kinds) % 6)
     if kind == "equations":
-        batch = drill(tokenizer, FIRST + 100_000 + 64 * i)
-        return batch | {k: 0 * batch["weight"] for k in ("probe", "token", "label")}
+        batch = drill(tokenizer, FIRST + 64 * i, rows=ROWS)
+        return batch | {k: 0 * batch["weight"] for k in _LABELS}
     if kind == "checked":
         return _checked(tokenizer, i)
     count, i = len(data["ids"]), i // len(kinds)
@@ -178,9 +200,19 @@ def _batch(
     return {k: v[:, :width] for k, v in part.items()}
 
 
+def _references(tokenizer: models.Tokenizer, i: int, depth: int) -> batches.Batch:
+    """Reference solutions with their probes, for the language-model loss alone."""
+    problems = [orchard.generate(FIRST + ROWS * i + j, depth=(depth, depth)) for j in range(ROWS)]
+    rows = [encode(tokenizer, p, p.steps) for p in problems]
+    width = batches.bucket([r["ids"] for r in rows], 64)
+    batch = {k: batches.pad([r[k] for r in rows], width, np.float32) for k in ("ids", "weight")}
+    blank = {k: 0 * batch["weight"] for k in _LABELS}
+    return batch | blank | {"ids": batch["ids"].astype(np.int32)}
+
+
 def _checked(tokenizer: models.Tokenizer, i: int) -> batches.Batch:
     """Equations half of whose results are off by a little; the label of a result is whether it is right."""
-    batch, rng = drill(tokenizer, FIRST + 200_000 + 64 * i), np.random.default_rng(i)
+    batch, rng = drill(tokenizer, FIRST + 64 * i, rows=ROWS), np.random.default_rng(i)
     numbers = np.array([tokenizer.encode(str(n))[0] for n in range(100)])
     value = np.zeros(tokenizer.vocab_size, int)
     value[numbers] = np.arange(100)
