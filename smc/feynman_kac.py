@@ -19,8 +19,14 @@ def lift(
     init: Callable[[Key[Array, ""]], PyTree[Array]],
     propagate: Callable[[Key[Array, ""], PyTree[Array], Int[Array, ""]], PyTree[Array]],
     log_potential: Callable[[PyTree[Array], Int[Array, ""]], Float[Array, ""]],
+    *,
+    log_transition: Callable[[PyTree[Array], PyTree[Array], Int[Array, ""]], Float[Array, ""]]
+    | None = None,
 ) -> FeynmanKac:
-    """The batched model of three single-particle functions; only vmaps, over all axes of the keys.
+    """The batched model of single-particle functions; only vmaps, over all axes of the keys.
+
+    `log_transition(x_prev, x, t)` is the log-density of `propagate`; ancestor and backward sampling
+    ask for it, a particle filter does not.
 
     >>> import jax, jax.numpy as jnp
     >>> model = lift(
@@ -33,19 +39,34 @@ def lift(
     (2, 5)
     """
 
-    def propagate_all(
-        keys: Key[Array, "*batch n"], x: PyTree[Array], t: Int[Array, "*batch"]
-    ) -> PyTree[Array]:
-        per_problem = jax.vmap(propagate, in_axes=(0, 0, None))
-        return vmap_axes(per_problem, t.ndim)(keys, x, t)
-
-    def weigh_all(
+    def weigh(
         x: PyTree[Array], t: Int[Array, "*batch"]
     ) -> tuple[PyTree[Array], Float[Array, "*batch n"]]:
-        per_problem = jax.vmap(log_potential, in_axes=(0, None))
-        return x, vmap_axes(per_problem, t.ndim)(x, t)
+        return x, per_particle(log_potential)(x, t)
 
     def init_all(keys: Key[Array, "*batch n"]) -> PyTree[Array]:
         return vmap_axes(init, keys.ndim)(keys)
 
-    return FeynmanKac(init_all, propagate_all, weigh_all)
+    return FeynmanKac(
+        init_all,
+        per_particle(propagate),
+        weigh,
+        None if log_transition is None else per_particle(log_transition),
+    )
+
+
+def per_particle(function: Callable[..., PyTree[Array]]) -> Callable[..., PyTree[Array]]:
+    """`function(*one_particle, t)`, mapped over all particles of all problems.
+
+    >>> import jax.numpy as jnp
+    >>> log_psi = per_particle(lambda x, t: jnp.where(t > 0, x[0], x[1]))
+    >>> log_psi(jnp.array([[[1.0, 2.0]], [[3.0, 4.0]]]), jnp.array([0, 1])).tolist()
+    [[2.0], [3.0]]
+    """
+
+    def mapped(*arguments: PyTree[Array]) -> PyTree[Array]:
+        t = arguments[-1]
+        per_problem = jax.vmap(function, in_axes=(0,) * (len(arguments) - 1) + (None,))
+        return vmap_axes(per_problem, t.ndim)(*arguments)
+
+    return mapped

@@ -9,11 +9,11 @@ Knows nothing of devices, caches or time limits; `move` alone knows how rows are
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two, vmap_axes
-from pfjax.smc.types import ALL_DEAD, OK, Algorithm, FeynmanKac, Info, Move, Resampler, State
-from pfjax.smc.weights import effective_sample_size, log_sum_exp, normalise
+from pfjax.smc._weighing import require_shape, weighed
+from pfjax.smc.types import Algorithm, FeynmanKac, Info, Move, Resampler, State
 from pfjax.smc.wrappers import adaptive_systematic
 
 
@@ -82,24 +82,7 @@ def particle_filter(
         state: State, ancestors: Int[Array, "*batch n"], resampled: Bool[Array, "*batch"]
     ) -> tuple[State, Info]:
         x, log_g = model.weigh(state.particles, state.t)
-        _require_shape(log_g, state.log_weights.shape)
-        log_w = state.log_weights + log_g
-        increment = log_sum_exp(log_w)
-        info = Info(
-            ancestors=ancestors,
-            ess=effective_sample_size(log_w),
-            resampled=resampled,
-            log_evidence_increment=increment,
-            status=jnp.where(jnp.isneginf(increment), jnp.int32(ALL_DEAD), jnp.int32(OK)),
-        )
-        return State(x, normalise(log_w), state.log_evidence + increment, state.t), info
+        require_shape(log_g, state.log_weights.shape)
+        return weighed(state._replace(particles=x), log_g, ancestors, resampled)
 
     return Algorithm(init, step)
-
-
-def _require_shape(log_g: Float[Array, "..."], shape: tuple[int, ...]) -> None:
-    if log_g.shape != shape:
-        raise ValueError(
-            f"model.weigh: got log G of shape {log_g.shape}, want {shape}; "
-            "return one number per particle, and one particle axis after the axes of the key"
-        )

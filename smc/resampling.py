@@ -1,6 +1,7 @@
 """Plain resampling schemes: E[copies of i] = N W_i, and each copy is left the weight 1/N.
 
     systematic     A = ancestors of the N teeth (u + j)/N of a comb, one u ~ U[0, 1)
+    stratified     A = ancestors of (u_j + j)/N, one u_j ~ U[0, 1) per tooth
     multinomial    A = ancestors of N independent uniforms
 
 Reference: Douc, Cappe and Moulines (2005), Comparison of resampling schemes for particle filtering,
@@ -13,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pfjax.smc._ancestors import ancestors_from_ends, equally_weighted, independent_draws
 from pfjax.smc._axes import vmap_axes
-from pfjax.smc.weights import prefix_sum
+from pfjax.smc._fixed_point import cumulative_copies
 
 
 def systematic(
@@ -22,8 +24,8 @@ def systematic(
 ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
     """Systematic resampling (Carpenter, Clifford and Fearnhead 1999): |copies of i - N W_i| < 1.
 
-    Sort-free: counts the teeth below each cumulative weight, scatters each particle to its last
-    tooth and fills in from the right. Float32 exceeds the bound by 0.004 at N = 2^16.
+    Sort-free: counts the teeth below each cumulative weight and fills the slots from the counts.
+    The comb is laid in fixed point, so the bound holds up to N = 2^22; ancestors are sorted.
 
     >>> import jax, jax.numpy as jnp
     >>> log_w = jnp.log(jnp.array([0.0, 0.75, 0.0, 0.25]))
@@ -33,6 +35,20 @@ def systematic(
     """
     del t
     return vmap_axes(_systematic, key.ndim)(key, log_w)
+
+
+def stratified(
+    key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
+) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+    """Stratified resampling (Kitagawa 1996): |copies of i - N W_i| < 2; ancestors are sorted.
+
+    >>> import jax, jax.numpy as jnp
+    >>> log_w = jnp.log(jnp.array([0.0, 0.75, 0.0, 0.25]))
+    >>> stratified(jax.random.key(0), log_w, jnp.int32(1))[0].tolist()
+    [1, 1, 1, 3]
+    """
+    del t
+    return vmap_axes(_stratified, key.ndim)(key, log_w)
 
 
 def multinomial(
@@ -53,47 +69,24 @@ def _systematic(
     key: Key[Array, ""], log_w: Float[Array, "n"]
 ) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
     n = log_w.shape[0]
-    w = _linear(log_w)
-    c = prefix_sum(w)
-    u = jax.random.uniform(key, dtype=w.dtype)
-    slots = jnp.arange(n, dtype=jnp.int32)
-    end = jnp.clip(jnp.ceil(n * (c / c[-1]) - u), 0, n).astype(jnp.int32)
-    # A parallel prefix sum is not monotone in float32, so c may grow across a weight of exactly 0:
-    # only live particles may claim teeth, and the last live one claims what is left.
-    last_live = n - 1 - jnp.argmax(w[::-1] > 0)
-    end = jnp.where(slots == last_live, n, jnp.where(w > 0, end, 0))
-    # Tooth j belongs to the first particle whose teeth end after j.
-    last_tooth = jnp.where(end > 0, end - 1, n)
-    first_ending = jnp.full(n, n, jnp.int32).at[last_tooth].min(slots, mode="drop")
-    ancestors = jax.lax.cummin(first_ending, reverse=True)
-    return _unless_all_dead(ancestors, log_w)
+    whole, part = cumulative_copies(log_w, n)
+    u = jax.random.bits(key)
+    end = whole + (u < part).astype(jnp.int32)
+    return equally_weighted(ancestors_from_ends(end, n), log_w)
+
+
+def _stratified(
+    key: Key[Array, ""], log_w: Float[Array, "n"]
+) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
+    n = log_w.shape[0]
+    whole, part = cumulative_copies(log_w, n)
+    # The end of the last particle is n exactly, and its part 0: no tooth n is looked up.
+    u = jax.random.bits(key, (n,)).at[whole].get(mode="clip")
+    end = whole + (u < part).astype(jnp.int32)
+    return equally_weighted(ancestors_from_ends(end, n), log_w)
 
 
 def _multinomial(
     key: Key[Array, ""], log_w: Float[Array, "n"]
 ) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    n = log_w.shape[0]
-    w = _linear(log_w)
-    # Flat across dead particles, so that none of them can be found (see _systematic).
-    c = jax.lax.cummax(jnp.where(w > 0, prefix_sum(w), 0.0))
-    u = jax.random.uniform(key, (n,), w.dtype)
-    ancestors = jnp.searchsorted(c, u * c[-1], side="right").astype(jnp.int32)
-    return _unless_all_dead(ancestors, log_w)
-
-
-def _linear(log_w: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Weights up to a factor, the largest 1; no gradient flows through the choice of ancestors."""
-    log_w = jax.lax.stop_gradient(log_w)
-    peak = jnp.max(log_w)
-    return jnp.exp(log_w - jnp.where(jnp.isneginf(peak), 0.0, peak))
-
-
-def _unless_all_dead(
-    ancestors: Int[Array, "n"], log_w: Float[Array, "n"]
-) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    n = log_w.shape[0]
-    alive = jnp.any(~jnp.isneginf(log_w))
-    ancestors = jnp.where(alive, ancestors, jnp.arange(n, dtype=jnp.int32))
-    # Written with log_w, so that an explicit mesh sees the axes of log_w.
-    left = jnp.where(alive, jnp.where(log_w == log_w, -jnp.log(jnp.float32(n)), log_w), -jnp.inf)
-    return ancestors, left, alive
+    return equally_weighted(independent_draws(key, log_w, log_w.shape[0]), log_w)

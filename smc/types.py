@@ -41,12 +41,53 @@ class Weigh(Protocol):
     ) -> tuple[PyTree[Array], Float[Array, "*batch n"]]: ...
 
 
+@runtime_checkable
+class LogTransition(Protocol):
+    """log m_t(x_prev, x), the log-density of M_t, for row i of x_prev with row i of x.
+
+    If G_t looks back at x_prev, m_t is what of M_t G_t depends on x_prev, up to a factor of x.
+    """
+
+    def __call__(
+        self, x_prev: PyTree[Array], x: PyTree[Array], t: Int[Array, "*batch"], /
+    ) -> Float[Array, "*batch n"]: ...
+
+
+@runtime_checkable
+class Rewind(Protocol):
+    """A particle's own past: every particle as it was once weighed in generation t.
+
+    For particles that hold their whole path; what came after t need not be erased, only ignored.
+    """
+
+    def __call__(self, x: PyTree[Array], t: Int[Array, "*batch"], /) -> PyTree[Array]: ...
+
+
+@runtime_checkable
+class Splice(Protocol):
+    """Generations 0 to t of `prefix`, then t + 1 and later of `reference`, row by row.
+
+    Both have leading axes `*batch n`; scores that the particles cache are those of the new path.
+    """
+
+    def __call__(
+        self, prefix: PyTree[Array], reference: PyTree[Array], t: Int[Array, "*batch"], /
+    ) -> PyTree[Array]: ...
+
+
 class FeynmanKac(NamedTuple):
-    """A model; its functions act on all particles of all problems at once."""
+    """A model; its functions act on all particles of all problems at once.
+
+    The last three are optional: ancestor and backward sampling ask for `log_transition`, kernels on
+    whole trajectories for `rewind` and `splice`. A model transformer drops those it cannot keep.
+    """
 
     init: Init
     propagate: Propagate
     weigh: Weigh
+    log_transition: LogTransition | None = None
+    rewind: Rewind | None = None
+    splice: Splice | None = None
 
 
 @runtime_checkable

@@ -13,12 +13,22 @@ from jaxtyping import Array, Float
 
 
 def prefix_sum(x: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Running sum over the last axis, with bits that do not depend on the axes in front.
+    """Running sum over the last axis, with bits that do not depend on the axes in front."""
+    return jnp.cumsum(x, axis=-1)
+
+
+def total(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+    """Sum over the last axis by halving: ((x_0 + x_h) + ...), the order a function of n alone.
 
     `jnp.sum` has no such order: on a CPU, from 256 numbers on, the bits of one problem depend on
     how many others are in the batch, hence on the number of devices (measured, jax 0.10).
     """
-    return jnp.cumsum(x, axis=-1)
+    while x.shape[-1] > 1:
+        half = x.shape[-1] // 2
+        odd = x[..., 2 * half :]
+        x = x[..., :half] + x[..., half : 2 * half]
+        x = jnp.concatenate([x, odd], axis=-1) if odd.shape[-1] else x
+    return x[..., 0]
 
 
 def log_sum_exp(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
@@ -30,9 +40,9 @@ def log_sum_exp(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """
     peak = jax.lax.stop_gradient(jnp.max(log_w, axis=-1))
     peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
-    total = prefix_sum(jnp.exp(log_w - peak[..., None]))[..., -1]
-    alive = total > 0
-    return jnp.where(alive, jnp.log(jnp.where(alive, total, 1.0)) + peak, -jnp.inf)
+    mass = total(jnp.exp(log_w - peak[..., None]))
+    alive = mass > 0
+    return jnp.where(alive, jnp.log(jnp.where(alive, mass, 1.0)) + peak, -jnp.inf)
 
 
 def log_ratio(
@@ -66,6 +76,24 @@ def effective_sample_size(log_w: Float[Array, "*batch n"]) -> Float[Array, "*bat
     >>> float(effective_sample_size(jnp.array([0.0, 0.0, -jnp.inf])))
     2.0
     """
-    squares = prefix_sum(jnp.exp(2 * normalise(log_w)))[..., -1]
+    squares = total(jnp.exp(2 * normalise(log_w)))
     alive = squares > 0
     return jnp.where(alive, 1 / jnp.where(alive, squares, 1.0), 0.0)
+
+
+def conditional_ess(
+    log_w: Float[Array, "*batch n"], log_g: Float[Array, "*batch n"]
+) -> Float[Array, "*batch"]:
+    """N (sum_i W_i g_i)^2 / sum_i W_i g_i^2: how evenly g weighs particles that have weights W.
+
+    Between 0 and n; n where g is constant on the live particles, whatever W is; 0 if all are dead.
+    It is the ESS of one step, for the next temperature of a sampler. `log_w` is what was there
+    *before* g, so it is no `Criterion`: that sees only W g (Zhou, Johansen and Aston 2016, eq. 3.14).
+
+    >>> import jax.numpy as jnp
+    >>> float(conditional_ess(jnp.log(jnp.array([0.2, 0.8])), jnp.array([1.5, 1.5])))
+    2.0
+    """
+    log_w = normalise(log_w)
+    first, second = log_sum_exp(log_w + log_g), log_sum_exp(log_w + 2 * log_g)
+    return log_w.shape[-1] * jnp.exp(log_ratio(2 * first, second))

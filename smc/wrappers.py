@@ -1,20 +1,23 @@
-"""Wrappers of resamplers: when a problem is resampled, and in which slot each copy is put.
+"""Wrappers of resamplers: when, in which slots, and with which gradient a problem is resampled.
 
-    when       A = arange, w unchanged      unless criterion(w, t)
-    in_place   A[i] = i                     whenever particle i has a copy at all
+    when            A = arange, w unchanged         unless criterion(w, t)
+    in_place        A[i] = i                        whenever particle i has a copy at all
+    stop_gradient   w_left W[A] / constant(W[A])    the same numbers, another gradient
 
 References: Liu and Chen (1995), Blind deconvolution via sequential imputations, for the effective
 sample size rule; Murray, Lee and Jacob (2016), Parallel resampling in the particle filter, for the
-permutation. Neither changes the target. Knows nothing of particles or of how ancestors are drawn.
+permutation; Scibior and Wood (2021), Differentiable particle filtering without modifying the forward
+pass, for the gradient. None changes the target. Knows nothing of particles or of how ancestors are drawn.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
 from pfjax.smc.resampling import systematic
 from pfjax.smc.types import Criterion, Resampler
-from pfjax.smc.weights import effective_sample_size
+from pfjax.smc.weights import effective_sample_size, log_ratio
 
 
 def when(criterion: Criterion, resampler: Resampler) -> Resampler:
@@ -94,6 +97,34 @@ def in_place(resampler: Resampler) -> Resampler:
         ancestors, left, resampled = resampler(key, log_w, t)
         ancestors, left = vmap_axes(_survivors_stay, ancestors.ndim - 1)(ancestors, left)
         return ancestors, left, resampled
+
+    return resample
+
+
+def stop_gradient(resampler: Resampler) -> Resampler:
+    """Lets the gradient see how ancestors depend on the weights; the forward pass is unchanged.
+
+    A draw with probability P is differentiated as P / constant(P). With it E[grad Z_hat] = grad Z
+    exactly, for every n, if particles are moved without parameters or by reparametrised draws, and
+    grad log Z_hat is consistent. Without it the gradient of `run` holds the ancestors fixed: less
+    noise, but biased at every n. Put it outside of other wrappers.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from pfjax.smc import multinomial
+    >>> def first_weight(log_w):
+    ...     return stop_gradient(multinomial)(jax.random.key(0), log_w, jnp.int32(1))[1][0]
+    >>> jax.grad(first_weight)(jnp.log(jnp.array([0.0, 1.0]))).tolist()
+    [0.0, 1.0]
+    """
+
+    def resample(
+        key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
+    ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+        ancestors, left, resampled = resampler(key, jax.lax.stop_gradient(log_w), t)
+        log_p = vmap_axes(lambda rows, index: rows[index], ancestors.ndim - 1)(log_w, ancestors)
+        # 0 in value; 0 in gradient too where the ancestor is dead.
+        score = log_ratio(log_p, jax.lax.stop_gradient(log_p))
+        return ancestors, left + jnp.where(jnp.isneginf(log_p), 0.0, score), resampled
 
     return resample
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,29 @@ START = np.array([0.6, 0.4])
 MOVE = np.array([[0.7, 0.3], [0.4, 0.6]])
 EMIT = np.array([[0.5, 0.4, 0.1], [0.1, 0.3, 0.6]])
 SEEN = np.array([0, 1, 2, 2, 1, 0, 2])
+
+
+# Modules that compile many programs. The first are part of `pytest`; the others, and the slow tests
+# of the first, take most of an hour on two cores and run with `pytest -m exhaustive`.
+SLOW = "annealed auxiliary backward choice estimates fixed_point hidden_markov islands kernels "
+SLOW += "linear_gaussian lookahead policies resampling waste_free"
+EXHAUSTIVE = "conditional conditional_filter mesh noise optimal parallel_tempering particle_gibbs "
+EXHAUSTIVE += "samplers state_space stochastic_volatility tabular tempering transformers variants "
+EXHAUSTIVE += "variants_hmm"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests of this folder into fast, slow and exhaustive ones."""
+    for item in items:
+        module = item.path.stem.removeprefix("test_")
+        if item.path.parent != Path(__file__).parent:
+            continue
+        is_slow = item.get_closest_marker("slow") is not None
+        if module in EXHAUSTIVE.split() or (is_slow and module in SLOW.split()):
+            item.add_marker("exhaustive")
+        if module in f"{SLOW} {EXHAUSTIVE}".split():
+            item.add_marker("slow")
 
 
 class Hmm(NamedTuple):

@@ -42,3 +42,24 @@ def test_lift_is_the_functions_of_one_particle(batch):
         np.testing.assert_array_equal(y["words"][index], one["words"])
         np.testing.assert_allclose(y["x"][index], one["x"], rtol=1e-6)
         np.testing.assert_allclose(log_g[index], log_g_one, rtol=1e-6)
+
+
+def test_log_transition_is_mapped_and_optional():
+    functions = (lambda key: jnp.float32(0), lambda key, x, t: x, lambda x, t: x)
+    assert smc.lift(*functions).log_transition is None
+    log_m = smc.lift(
+        *functions, log_transition=lambda a, b, t: a - 2 * b + t.astype(jnp.float32)
+    ).log_transition
+    x_prev, x = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([[0.5, 0.0], [1.0, -1.0]])
+    assert log_m(x_prev, x, jnp.array([0, 10])).tolist() == [[0, 2], [11, 16]]
+
+
+def test_per_particle_maps_over_problems_then_particles():
+    def function(a, b, t):
+        return a["x"].sum() * b + t.astype(jnp.float32)
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 9, (3, 2, 5, 4)), rng.integers(0, 9, (3, 2, 5))
+    t = np.arange(6).reshape(3, 2)
+    found = smc.per_particle(function)({"x": jnp.float32(a)}, jnp.float32(b), jnp.asarray(t))
+    np.testing.assert_array_equal(found, a.sum(-1) * b + t[..., None])

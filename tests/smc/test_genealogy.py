@@ -29,3 +29,32 @@ def test_lineage_is_what_the_particles_remember(batch):
     for index in np.ndindex(num_steps, *batch):
         assert set(np.flatnonzero(alive[index])) == set(np.asarray(lineage[index]).tolist())
     assert alive[-1].all() and not alive[0].all()
+
+    unique = np.asarray(smc.unique_ancestors(infos.ancestors))
+    assert unique.shape == (num_steps, *batch) and (unique == alive.sum(-1)).all()
+    assert (np.diff(unique, axis=0) >= 0).all() and (unique[0] < n).all()
+
+
+@pytest.mark.parametrize("batch", [(), (2, 2)])
+def test_eves_and_trajectories_against_particles_that_remember(batch):
+    """A particle never forgets its first slot; what it collected on its way is its trajectory."""
+    num_steps, n = 6, 8
+    slots = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (*batch, n))
+    model = smc.FeynmanKac(
+        init=lambda keys: {"eve": slots, "sum": slots},
+        propagate=lambda keys, x, t: {"eve": x["eve"], "sum": 3 * x["sum"] + slots},
+        weigh=lambda x, t: (x, 0.7 * jnp.sin(x["sum"].astype(jnp.float32))),
+    )
+    keys = jax.random.split(jax.random.key(4), batch) if batch else jax.random.key(4)
+    algorithm = smc.particle_filter(model, n, smc.when(smc.every(2), smc.multinomial))
+    infos, x = jax.jit(
+        lambda key: smc.run(key, algorithm, num_steps, lambda s, i: (i, s.particles))[1]
+    )(keys)
+    np.testing.assert_array_equal(smc.eve_indices(infos.ancestors), x["eve"])
+
+    path = jax.tree.map(np.asarray, smc.trajectories(x, infos.ancestors))
+    np.testing.assert_array_equal(path["sum"][-1], x["sum"][-1])
+    assert (path["eve"] == np.asarray(x["eve"])[-1]).all()
+    lineage = np.asarray(smc.ancestral_lineage(infos.ancestors))
+    for t in range(1, num_steps):
+        assert (path["sum"][t] == 3 * path["sum"][t - 1] + lineage[t]).all()

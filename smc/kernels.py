@@ -1,0 +1,84 @@
+"""Markov kernels that move one particle and leave a density invariant.
+
+    random walk Metropolis    x' = x + scale * normal, accepted with min(1, pi(x') / pi(x))
+
+Reference: Robert and Casella (2004), Monte Carlo Statistical Methods, section 7.5.
+Target: exp(log_density), whatever its normalising constant. Knows nothing of populations,
+temperatures or weights; a kernel of another library is one line (see `Kernel`).
+"""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from pfjax.smc._axes import split_in_two
+from pfjax.smc.weights import log_ratio
+
+LogDensity = Callable[[PyTree[Array]], Float[Array, ""]]
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """Moves one particle, and leaves the density exp(log_density) invariant.
+
+    A kernel of blackjax is one after this adapter:
+
+        def hmc(key, x, log_density):
+            algorithm = blackjax.hmc(log_density, 0.1, jnp.ones(2), num_integration_steps=5)
+            return algorithm.step(key, algorithm.init(x))[0].position
+    """
+
+    def __call__(
+        self, key: Key[Array, ""], x: PyTree[Array], log_density: LogDensity, /
+    ) -> PyTree[Array]: ...
+
+
+def random_walk(scale: float | PyTree[Array]) -> Kernel:
+    """Random walk Metropolis with a normal step; the scale is a number, or a tree of them like x.
+
+    A point of density 0 is never moved to, and always left for one of positive density.
+
+    >>> import jax, jax.numpy as jnp
+    >>> kernel = random_walk({"a": 0.5, "b": jnp.array([1.0, 10.0])})
+    >>> x = {"a": jnp.float32(0.0), "b": jnp.zeros(2)}
+    >>> moved = kernel(jax.random.key(0), x, lambda x: -(x["a"] ** 2) - jnp.sum(jnp.abs(x["b"])))
+    >>> moved["b"].shape
+    (2,)
+    """
+
+    def kernel(key: Key[Array, ""], x: PyTree[Array], log_density: LogDensity) -> PyTree[Array]:
+        k_step, k_accept = split_in_two(key)
+        leaves, tree = jax.tree.flatten(x)
+        scales = jax.tree.leaves(jax.tree.broadcast(scale, x))
+        proposal = tree.unflatten(
+            leaf + s * jax.random.normal(jax.random.fold_in(k_step, i), leaf.shape, leaf.dtype)
+            for i, (leaf, s) in enumerate(zip(leaves, scales, strict=True))
+        )
+        log_accept = log_ratio(log_density(proposal), log_density(x))
+        accepted = jnp.log(jax.random.uniform(k_accept, dtype=log_accept.dtype)) < log_accept
+        return jax.tree.map(lambda new, old: jnp.where(accepted, new, old), proposal, x)
+
+    return kernel
+
+
+def repeated(kernel: Kernel, num_steps: int) -> Kernel:
+    """The kernel, num_steps times in a row; raises `ValueError` for num_steps < 1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> kernel = repeated(lambda key, x, log_density: x + 1, 5)
+    >>> int(kernel(jax.random.key(0), jnp.int32(0), lambda x: 0.0))
+    5
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps: got {num_steps}, want at least 1")
+
+    def all_steps(key: Key[Array, ""], x: PyTree[Array], log_density: LogDensity) -> PyTree[Array]:
+        def step(i: Array, x: PyTree[Array]) -> PyTree[Array]:
+            return kernel(jax.random.fold_in(key, i), x, log_density)
+
+        return jax.lax.fori_loop(0, num_steps, step, x)
+
+    return all_steps

@@ -1,0 +1,165 @@
+"""Models with the same kernels and other potentials: what the particles are steered towards.
+
+    twist             G'_t = G_t psi_t(x_t) / psi_t-1(x_t-1)          psi_-1 = psi_last = 1
+    power             G'_t = G_t p_t^alpha / q_t                      q_t the kernel that draws
+    tempered_target   G'_t = G_t^beta
+
+References: Whiteley and Lee (2014), Twisted particle filters, section 3; Naesseth, Lindsten and
+Schon (2019), Elements of sequential Monte Carlo, section 3.2; Del Moral, Doucet and Jasra (2006),
+Sequential Monte Carlo samplers. Knows nothing of how psi or the log-probabilities are computed.
+All functions are batched over particles: `per_particle` makes one from a function of one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from pfjax.smc._axes import per_problem
+from pfjax.smc.types import FeynmanKac
+from pfjax.smc.weights import log_ratio
+
+Score = Callable[[PyTree[Array], Int[Array, "*batch"]], Float[Array, "*batch n"]]
+Schedule = Callable[[Int[Array, "*batch"]], Float[Array, "*batch"]]
+
+
+class Scored(NamedTuple):
+    """Particles `x` of the model, their score, and that of their parents one generation before."""
+
+    x: PyTree[Array]
+    score: Float[Array, "*batch n"]
+    parent_score: Float[Array, "*batch n"]
+
+
+def twist(model: FeynmanKac, log_psi: Score, horizon: int) -> FeynmanKac:
+    """Twisted potentials over generations 0 to horizon - 1; particles become `Scored`.
+
+    Target: Q_t psi_t up to generation horizon - 2, and from horizon - 1 on that of `model`,
+    evidence included, for every psi that is positive where the future is possible. `log_psi(x, t)`
+    sees the particles after `model.weigh`. With psi_t(x) = E[prod_s>t G_s | x_t = x] and `guided`
+    by q_t proportional to M_t G_t psi_t, every weight is the same and the evidence exact.
+
+    Raises `ValueError` for a horizon below 1.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from pfjax import smc
+    >>> model = smc.lift(
+    ...     init=lambda key: jnp.float32(2.0),
+    ...     propagate=lambda key, x, t: x,
+    ...     log_potential=lambda x, t: jnp.where(t == 3, x, 0.0),
+    ... )
+    >>> early = smc.twist(model, lambda x, t: 0.5 * x, horizon=4)
+    >>> infos = smc.run(jax.random.key(0), smc.particle_filter(early, 8), 4)[1]
+    >>> infos.log_evidence_increment.round(4).tolist()
+    [1.0, 0.0, 0.0, 1.0]
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon: got {horizon} generations, want at least 1")
+
+    def score(x: PyTree[Array], t: Int[Array, "*batch"]) -> Float[Array, "*batch n"]:
+        return jnp.where(t[..., None] >= horizon - 1, 0.0, log_psi(x, t))
+
+    twisted = _telescope(model, score)
+    log_m = model.log_transition
+    if log_m is None:
+        return twisted
+
+    def log_transition(
+        x_prev: Scored, x: Scored, t: Int[Array, "*batch"]
+    ) -> Float[Array, "*batch n"]:
+        return _gain(log_m(x_prev.x, x.x, t), x_prev.score)
+
+    return twisted._replace(log_transition=log_transition)
+
+
+def power(
+    model: FeynmanKac,
+    alpha: float | Schedule,
+    log_prob: Callable[[PyTree[Array]], Float[Array, "*batch n"]],
+    log_proposal: Callable[[PyTree[Array]], Float[Array, "*batch n"]] | None = None,
+) -> FeynmanKac:
+    """Samples p^alpha with particles that carry the log-probability of their own path.
+
+    Target: p(x_0:t)^alpha(t) prod_s G_s(x_s), not normalised, where log p(x_0:t) is `log_prob(x)`
+    and `log_proposal(x)` is log q(x_0:t) under the kernels of `model`, which draw; without it the
+    model draws from p itself. alpha may be a function of t [*batch]. Particles become `Scored`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from pfjax import smc
+    >>> p = jnp.log(jnp.array([0.8, 0.2]))
+    >>> model = smc.lift(
+    ...     init=lambda key: p[jax.random.categorical(key, p)],
+    ...     propagate=lambda key, log_p, t: log_p + p[jax.random.categorical(key, p)],
+    ...     log_potential=lambda log_p, t: 0.0,
+    ... )
+    >>> pf = smc.particle_filter(smc.power(model, 2.0, lambda log_p: log_p), 4096)
+    >>> state = smc.run(jax.random.key(0), pf, 2)[0]
+    >>> bool(abs(jnp.exp(state.log_evidence) - (0.8**2 + 0.2**2) ** 2) < 0.01)
+    True
+    """
+    log_q = log_prob if log_proposal is None else log_proposal
+
+    def score(x: PyTree[Array], t: Int[Array, "*batch"]) -> Float[Array, "*batch n"]:
+        return log_ratio(_times(alpha, t, log_prob(x)), log_q(x))
+
+    return _telescope(model, score)
+
+
+def tempered_target(model: FeynmanKac, beta: float | Schedule) -> FeynmanKac:
+    """Every potential raised to the power beta, or beta(t) for a function of t [*batch].
+
+    Target: M_0 G_0^beta(0) prod_s M_s G_s^beta(s). Dead particles stay dead, for beta = 0 too.
+    Keeps everything optional. For *resampling* with tempered weights, which changes no target, wrap
+    the resampler instead.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from pfjax import smc
+    >>> model = smc.FeynmanKac(None, None, lambda x, t: (x, jnp.log(x)))
+    >>> _, log_g = smc.tempered_target(model, 0.5).weigh(jnp.array([0.0, 9.0]), jnp.int32(0))
+    >>> jnp.exp(log_g).round(4).tolist()
+    [0.0, 3.0]
+    """
+
+    def weigh(
+        x: PyTree[Array], t: Int[Array, "*batch"]
+    ) -> tuple[PyTree[Array], Float[Array, "*batch n"]]:
+        x, log_g = model.weigh(x, t)
+        return x, _times(beta, t, log_g)
+
+    return model._replace(weigh=weigh)
+
+
+def _telescope(model: FeynmanKac, score: Score) -> FeynmanKac:
+    """G'_t = G_t exp(score_t(x_t) - score_t-1(x_t-1)), and a score of 0 before generation 0."""
+
+    def init(keys: Key[Array, "*batch n"]) -> Scored:
+        zero = per_problem(keys, jnp.float32(0))
+        return Scored(model.init(keys), zero, zero)
+
+    def propagate(keys: Key[Array, "*batch n"], p: Scored, t: Int[Array, "*batch"]) -> Scored:
+        return Scored(model.propagate(keys, p.x, t), p.score, p.score)
+
+    def weigh(p: Scored, t: Int[Array, "*batch"]) -> tuple[Scored, Float[Array, "*batch n"]]:
+        x, log_g = model.weigh(p.x, t)
+        new = score(x, t)
+        # The parent's score is kept, so that a particle weighed again weighs the same.
+        return Scored(x, new, p.parent_score), log_g + _gain(new, p.parent_score)
+
+    return FeynmanKac(init, propagate, weigh)
+
+
+def _gain(
+    score: Float[Array, "*batch n"], parent_score: Float[Array, "*batch n"]
+) -> Float[Array, "*batch n"]:
+    """score - parent_score, where a score of -inf on either side kills."""
+    return log_ratio(jnp.where(jnp.isneginf(parent_score), -jnp.inf, score), parent_score)
+
+
+def _times(
+    factor: float | Schedule, t: Int[Array, "*batch"], log_g: Float[Array, "*batch n"]
+) -> Float[Array, "*batch n"]:
+    """factor(t) log_g, where a log_g of -inf stays -inf even if the factor is 0."""
+    scale = factor(t)[..., None] if callable(factor) else factor
+    dead = jnp.isneginf(log_g)
+    return jnp.where(dead, -jnp.inf, scale * jnp.where(dead, 0.0, log_g))
