@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pfjax.smc._fixed_point import cumulative_copies, exact_prefix_sum
+from pfjax.smc._fixed_point import cumulative_copies, exact_prefix_sum, stored
 
 
 def ancestors_from_ends(end: Int[Array, "m"], n: int) -> Int[Array, "n"]:
@@ -31,7 +31,7 @@ def independent_draws(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> 
     # The last level below each value: -1 for a value of 0, and 2^31 - 1 for one of 2^23.
     last_level = (whole << 8 | (part >> 24).astype(jnp.int32)) - 1
     level = (jax.random.bits(key, (n,)) >> 1).astype(jnp.int32)
-    return _first_at_least(last_level, level)
+    return _first_at_least(stored(last_level), stored(level))
 
 
 def _first_at_least(table: Int[Array, "m"], x: Int[Array, "n"]) -> Int[Array, "n"]:

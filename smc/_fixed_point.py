@@ -27,21 +27,15 @@ def cumulative_copies(log_w: Float[Array, "n"], total: int | Int[Array, ""]) -> 
     """Whole and 2^-32 parts of total * (W_1 + ... + W_i), for total < 2^24.
 
     Never falls, is flat exactly across dead particles, and ends with `total` exactly; all 0 if all
-    are dead. Each difference is within 2^-28 of itself and 2^-30 + total max(W) n / 2^61 of the truth.
+    are dead. Differences are off by less than 2^-27 of themselves plus
+    2^-30 + total / 2^40.
 
     >>> whole, part = cumulative_copies(jnp.array([0.0, -jnp.inf, 0.0, 0.0]), 6)
     >>> [round(k + f / 2**32, 6) for k, f in zip(whole.tolist(), part.tolist(), strict=True)]
     [2.0, 2.0, 4.0, 6.0]
     """
-    high, low = _weight_sums(lax.stop_gradient(log_w))
-    high_sum, low_sum = high[-1], low[-1]
-    shift = lax.clz(high_sum)
-    bits = total.bit_length() if isinstance(total, int) else 24
-    whole_sum = _shift_left(high_sum, low_sum, shift)
-    ratio = _ratio(jnp.asarray(total, jnp.int32), bits, *whole_sum)
-    whole, part = _times(_shift_left(high, low, shift), ratio, bits)
-    is_last = (high == high_sum) & (low == low_sum) & (high_sum > 0)
-    return jnp.where(is_last, total, whole), jnp.where(is_last, 0, part)
+    sums = _running_weights(*_weights(log_w))
+    return _share(sums, _last(sums), total)
 
 
 def expected_copies(log_w: Float[Array, "n"], total: int | Int[Array, ""]) -> Copies:
@@ -51,10 +45,13 @@ def expected_copies(log_w: Float[Array, "n"], total: int | Int[Array, ""]) -> Co
     >>> whole.tolist(), (part / 2.0**32).tolist()
     ([0, 2, 2], [0.0, 0.5, 0.5])
     """
-    whole, part = cumulative_copies(log_w, total)
-    whole_before, part_before = jnp.pad(whole[:-1], (1, 0)), jnp.pad(part[:-1], (1, 0))
+    high, low = _weights(log_w)
+    sums = _running_weights(high, low)
+    before = (sums[0] - high - (sums[1] < low).astype(jnp.uint32), sums[1] - low)
+    whole, part = _share(sums, _last(sums), total)
+    whole_before, part_before = _share(before, _last(sums), total)
     borrow = (part < part_before).astype(jnp.int32)
-    return whole - whole_before - borrow, part - part_before
+    return stored(whole - whole_before - borrow), stored(part - part_before)
 
 
 def running_copies(whole: Int[Array, "n"], part: UInt[Array, "n"]) -> Copies:
@@ -82,28 +79,74 @@ def _sum_by_scan(x: Int[Array, "n"]) -> Int[Array, "n"]:
 
 
 def _sum_by_blocks(x: Int[Array, "n"]) -> Int[Array, "n"]:
-    n, width = x.shape[0], min(x.shape[0], _RADIX)
+    n, blocks = x.shape[0], _blocks(x)
+    width = blocks.shape[1]
     triangle = jnp.triu(jnp.ones((width, width), x.dtype))
-    blocks = jnp.pad(x, (0, -n % width)).reshape(-1, width) @ triangle
     if n > width:
-        before = jnp.pad(_sum_by_blocks(blocks[:, -1])[:-1], (1, 0))
-        blocks = blocks + before[:, None]
-    return blocks.reshape(-1)[:n]
+        totals = (blocks @ triangle[:, -1:])[:, 0]
+        before = (_sum_by_blocks(totals) - totals)[:, None]
+        is_first = jnp.arange(width)[None] == 0
+        blocks = jnp.where(is_first, blocks + before, blocks)
+    return (blocks @ triangle).reshape(-1)[:n]
 
 
-def _weight_sums(log_w: Float[Array, "n"]) -> _Words:
-    """Running sums of W / max W, two words of 32 bits each; the sum of all fills under 63 bits."""
+def stored(x: Int[Array, "n"] | UInt[Array, "n"]) -> Int[Array, "n"] | UInt[Array, "n"]:
+    """x, computed once.
+
+    On a CPU XLA repeats what makes an array in every loop that reads it, but not beyond a matrix
+    product, and a product with the unit matrix is far cheaper than the repetitions.
+    """
+    return lax.platform_dependent(x, cpu=_times_one, default=lambda x: x)
+
+
+def _times_one(x: Int[Array, "n"]) -> Int[Array, "n"]:
+    blocks = _blocks(x)
+    return (blocks @ jnp.eye(blocks.shape[1], dtype=x.dtype)).reshape(-1)[: x.shape[0]]
+
+
+def _blocks(x: Int[Array, "n"]) -> Int[Array, "blocks width"]:
+    n, width = x.shape[0], min(x.shape[0], _RADIX)
+    return (jnp.pad(x, (0, -n % width)) if n % width else x).reshape(-1, width)
+
+
+def _weights(log_w: Float[Array, "n"]) -> _Words:
+    """W times a power of 2, as two words of 32 bits each; the sum of all is below 2^63."""
     n = log_w.shape[0]
+    log_w = lax.stop_gradient(log_w)
     mantissa, exponent = _exp_below(log_w, jnp.max(log_w))
-    shift = exponent + (31 - n.bit_length() + 2)
+    # n times the largest fits for sure; how much more room there is, the high words tell.
+    safe = exponent + (33 - n.bit_length())
+    most = jnp.sum(_words(mantissa, safe)[0], dtype=jnp.uint32) + n
+    return _words(mantissa, safe + lax.clz(most).astype(jnp.int32) - 1)
+
+
+def _words(mantissa: UInt[Array, "n"], shift: Int[Array, "n"]) -> _Words:
+    """mantissa 2^shift in two words, rounded if shift is negative, for a shift up to 32."""
     up, down = jnp.maximum(shift, 0), jnp.maximum(-shift, 0)
     rounded = mantissa + ((1 << down) >> 1).astype(jnp.uint32)
     low = jnp.where(
         shift < 0, rounded >> down.astype(jnp.uint32), mantissa << up.astype(jnp.uint32)
     )
-    high = jnp.where(shift > 0, mantissa >> (32 - up).astype(jnp.uint32), 0)
+    return jnp.where(shift > 0, mantissa >> (32 - up).astype(jnp.uint32), 0), low
+
+
+def _running_weights(high: UInt[Array, "n"], low: UInt[Array, "n"]) -> _Words:
     high_sum, low_sum = running_copies(high.astype(jnp.int32), low)
     return high_sum.astype(jnp.uint32), low_sum
+
+
+def _last(words: _Words) -> _Words:
+    return words[0][-1], words[1][-1]
+
+
+def _share(words: _Words, of: _Words, total: int | Int[Array, ""]) -> Copies:
+    """total * words / of; exactly `total` where they are equal, and 0 if `of` is 0."""
+    bits = total.bit_length() if isinstance(total, int) else 24
+    shift = lax.clz(of[0])
+    ratio = _ratio(jnp.asarray(total, jnp.int32), bits, *_shift_left(*of, shift))
+    whole, part = _times(_shift_left(*words, shift), ratio, bits)
+    is_all = (words[0] == of[0]) & (words[1] == of[1]) & (of[0] > 0)
+    return jnp.where(is_all, total, whole), jnp.where(is_all, 0, part)
 
 
 def _exp_below(

@@ -11,6 +11,8 @@ from pfjax.smc import _fixed_point
 
 INF = float("inf")
 copies = jax.jit(_fixed_point.expected_copies, static_argnums=1)
+cumulative = jax.jit(_fixed_point.cumulative_copies, static_argnums=1)
+at_run_time = jax.jit(_fixed_point.expected_copies)
 COMPILES = settings(deadline=None)  # the first example of a shape compiles
 
 
@@ -21,13 +23,16 @@ def linear(log_w) -> np.ndarray:
 
 
 def assert_expected_copies(log_w, total: int):
-    whole, part = (np.asarray(x).astype(object) for x in copies(jnp.float32(log_w), total))
-    assert sum(int(k) * 2**32 + int(f) for k, f in zip(whole, part, strict=True)) == total * 2**32
-    value, exact = (whole + part / 2**32).astype(float), total * linear(np.float32(log_w))
-    error = np.abs(value - exact)
-    error[np.argmax(log_w)] = 0  # its error is minus the sum of the others'
-    assert (error <= 2.0**-27 * exact + 2.0**-32).all()
-    assert (value[np.asarray(log_w) == -INF] == 0).all()
+    log_w = np.asarray(log_w, np.float32)
+    whole, part = (np.asarray(x).astype(object) for x in copies(log_w, total))
+    exactly = [int(k) * 2**32 + int(f) for k, f in zip(whole, part, strict=True)]
+    assert sum(exactly) == total * 2**32 and min(exactly) >= 0
+    value, w = np.array(exactly) / 2**32, linear(log_w)
+    bound = 2.0**-27 * total * w + 2.0**-30 + total / 2**40
+    assert (np.abs(value - total * w) <= bound).all()
+    assert (value[log_w == -INF] == 0).all()
+    whole_sum, part_sum = (np.asarray(x).astype(object) for x in cumulative(log_w, total))
+    assert (whole_sum * 2**32 + part_sum == np.cumsum(np.array(exactly, object))).all()
 
 
 @COMPILES
@@ -35,7 +40,7 @@ def assert_expected_copies(log_w, total: int):
     log_w=st.lists(
         st.one_of(st.floats(-87.0, 87.0, width=32), st.just(-INF)), min_size=17, max_size=17
     ).filter(lambda log_w: max(log_w) > -INF),
-    total=st.sampled_from([17, 1, 2**24]),
+    total=st.sampled_from([17, 1, 2**24 - 1]),
 )
 def test_expected_copies(log_w, total):
     assert_expected_copies(log_w, total)
@@ -59,8 +64,18 @@ def test_a_heavy_particle_among_many():
 
 
 def test_all_dead_have_no_copies():
-    whole, part = copies(jnp.full(5, -jnp.inf), 5)
-    assert not whole.any() and not part.any()
+    for function in (copies, cumulative):
+        whole, part = function(jnp.full(5, -jnp.inf), 5)
+        assert not whole.any() and not part.any()
+
+
+@pytest.mark.parametrize("total", [0, 1, 6, 4097])
+def test_a_total_known_only_at_run_time(total):
+    log_w = jnp.log(jnp.array([0.1, 0.0, 0.2, 0.7]))
+    whole, part = (np.asarray(x).astype(object) for x in at_run_time(log_w, jnp.int32(total)))
+    value = (whole + part / 2**32).astype(float)
+    np.testing.assert_allclose(value, total * linear(log_w), rtol=2.0**-20, atol=2.0**-20)
+    assert sum(whole * 2**32 + part) == total * 2**32
 
 
 @pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 4097])
