@@ -19,7 +19,7 @@ SEEN = np.array([0, 1, 2, 2, 1, 0, 2])
 
 
 # Modules that compile many programs. The first are part of `pytest`; the others, and the slow tests
-# of the first, take most of an hour on two cores and run with `pytest -m exhaustive`.
+# of the first, take fifteen minutes more on two cores and run with `pytest -m exhaustive`, in CI too.
 SLOW = "annealed auxiliary backward choice estimates fixed_point hidden_markov islands kernels "
 SLOW += "linear_gaussian lookahead policies resampling waste_free"
 EXHAUSTIVE = "conditional conditional_filter mesh noise optimal parallel_tempering particle_gibbs "
