@@ -3,7 +3,8 @@
     python benchmarks/smc.py            writes smc.json, smc.png and the SMC section of RESULTS.md
     python benchmarks/smc.py --small    in seconds, to see that it runs
 
-Medians of 5 calls after one to warm up, the contenders taking turns. pfjax takes log-weights and
+Medians of 5 calls, the contenders taking turns, each call after one that is not timed: the first
+after another's turn pays for pages and caches that the other took. pfjax takes log-weights and
 draws with one key per particle; blackjax takes linear float32 weights, particles linear float64
 ones. The lower bound is the memory traffic that no method avoids at the copy rate of this device.
 On other devices than a CPU the files carry the platform's name. Peers that are missing are skipped.
@@ -30,6 +31,8 @@ BYTES = {"resample": 8, "filter": 2 * (8 + 4 + 4)}
 GOALS = (
     ("resample", "pfjax systematic", "particles systematic", 10**6, 1.0),
     ("resample", "pfjax systematic", "blackjax systematic", 10**6, 0.25),
+    ("resample", "form: histogram", "particles systematic", 10**6, 1.0),
+    ("resample", "form: histogram", "blackjax systematic", 10**6, 0.25),
     *(
         ("filter", f"pfjax, {kind}", f"{peer}, ordinary", n, goal)
         for kind, goal in (("elementwise", 0.5), ("ordinary", 1.0))
@@ -73,16 +76,17 @@ def main() -> None:
 
 
 def measure(thunks: contenders.Thunks, repeats: int, keep: bool = True) -> dict[str, dict]:
-    """Seconds a call and results of each; a sample of a short function is a mean over 10 ms."""
+    """Seconds a call and results of each; a sample of a short function is a mean over 0.1 s."""
     rows, calls = {}, {}
     for name, thunk in thunks.items():
         jax.block_until_ready(thunk(0))
         began = time.perf_counter()
         jax.block_until_ready(thunk(0))
-        calls[name] = max(1, round(0.01 / (time.perf_counter() - began)))
+        calls[name] = max(1, round(0.1 / (time.perf_counter() - began)))
         rows[name] = {"seconds": [], "results": []}
     for seed in range(1, repeats + 1):
         for name, thunk in thunks.items():
+            jax.block_until_ready(thunk(0))
             began = time.perf_counter()
             for _ in range(calls[name]):
                 result = jax.block_until_ready(thunk(seed))

@@ -12,13 +12,17 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from pfjax.models._families import architecture
+from pfjax.models._family_fields import config_to_dict
 from pfjax.models._files import write_object
-from pfjax.models._names import POLICY_ARCHITECTURE, PRM_ARCHITECTURE, tensor_name, weight_dtype
-from pfjax.models.config import CheckpointError, config_to_dict
+from pfjax.models._names import PRM_ARCHITECTURE, source, weight_dtype
+from pfjax.models.config import CheckpointError, DecoderConfig
+from pfjax.models.formats import QWEN
 from pfjax.models.policy import PRM, Policy
 
 _FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
 _FILES += ("tokenizer_config.json",)
+_TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bfloat16) -> None:
@@ -31,14 +35,14 @@ def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bf
     target = Path(folder).expanduser().resolve()
     _check_target(target)
     dtype = weight_dtype(dtype)
-    if isinstance(model, Policy):
-        tensors = _tensors(model.decoder, dtype)
-        config = replace(model.config, architecture=POLICY_ARCHITECTURE)
-    else:
-        tensors = _tensors(model.module, dtype)
+    tensors = _tensors(model.decoder if isinstance(model, Policy) else model.module, dtype)
+    config = replace(model.config, architecture=architecture(model.config.family))
+    if isinstance(model, PRM) and model.kind.head == "classes":
         tensors.pop("lm_head.weight", None)
-        config = replace(model.config, architecture=PRM_ARCHITECTURE, tie_embeddings=True)
+        config = replace(config, architecture=PRM_ARCHITECTURE, tie_embeddings=True)
     fields = config_to_dict(config, str(dtype))
+    if isinstance(model, PRM) and model.kind != QWEN:
+        fields["pfjax_prm"] = model.kind.name
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     try:
         model.tokenizer.save(temporary)
@@ -57,18 +61,40 @@ def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bf
 
 def _tensors(module: nnx.Module, dtype: np.dtype) -> dict[str, np.ndarray]:
     """A module's weights under their Hugging Face names; CheckpointError if one is not finite."""
-    tensors = {}
-    for path, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param)):
-        name, transpose = tensor_name(path)
+    config: DecoderConfig = module.config  # pyright: ignore[reportAttributeAccessIssue]
+    pieces: dict[str, list[tuple[int, np.ndarray]]] = {}
+    state = dict(nnx.to_flat_state(nnx.state(module, nnx.Param)))
+    for path, leaf in state.items():
+        if path[-1] == "scale" and (*path[:-1], "kernel") in state:
+            continue  # of an 8-bit kernel
+        where = source(path, config)
+        value = jax.device_get(leaf[...])
+        if path[-1] == "kernel" and (*path[:-1], "scale") in state:
+            scale = jax.device_get(state[(*path[:-1], "scale")][...])
+            value = value.astype(np.float32) * scale[None].astype(np.float32)
+        if config.vocab_padding and where.name in (_TABLE, _HEAD):
+            value = (
+                value[: config.vocab_size]
+                if where.name == _TABLE
+                else value[:, : config.vocab_size]
+            )
         with np.errstate(over="ignore"):
-            value = np.asarray(jax.device_get(leaf[...])).astype(dtype)
+            value = np.asarray(value).astype(dtype)
         if not np.isfinite(value.astype(np.float32)).all():
             raise CheckpointError(
-                f"{name} holds NaN or infinite values as {dtype}; export an earlier checkpoint or "
-                "a wider dtype."
+                f"{where.name} holds NaN or infinite values as {dtype}; export an earlier "
+                "checkpoint or a wider dtype."
             )
-        tensors[name] = np.ascontiguousarray(value.T if transpose else value)
-    return tensors
+        first = where.rows[0] if where.rows else 0
+        stored = np.ascontiguousarray(value.T if where.transpose else value)
+        pieces.setdefault(where.name, []).append((first, stored))
+    return {name: _joined(parts) for name, parts in pieces.items()}
+
+
+def _joined(parts: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """Rows of a fused tensor in order."""
+    arrays = [array for _, array in sorted(parts, key=lambda part: part[0])]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _check_target(target: Path) -> None:

@@ -1,19 +1,52 @@
-"""What a parameter is called in a Hugging Face file, and which architectures and dtypes exist."""
+"""Where a parameter stands in a Hugging Face file, and which dtypes weights may have."""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-POLICY_ARCHITECTURE, PRM_ARCHITECTURE = "Qwen2ForCausalLM", "Qwen2ForProcessRewardModel"
+from pfjax.models.config import DecoderConfig
+
+PRM_ARCHITECTURE = "Qwen2ForProcessRewardModel"
 _HEADS = {"lm_head": "lm_head", "score_in": "score.0", "score_out": "score.2"}
+_HEADS |= {"value_head": "v_head.summary"}
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
-def tensor_name(path: tuple) -> tuple[str, bool]:
-    """(Hugging Face name, whether it is stored transposed) of a module's parameter."""
+class Source(NamedTuple):
+    """A tensor's name, whether it is stored transposed, and which of its rows are the parameter's.
+
+    `rows` is None for all; Phi-3 stores several projections in one tensor.
+    """
+
+    name: str
+    transpose: bool
+    rows: tuple[int, int] | None = None
+
+
+def source(path: tuple, config: DecoderConfig) -> Source:
+    """Where the parameter of a module path is stored."""
     parts = [str(part) for part in path if part != "decoder"]
-    stem = _HEADS.get(parts[0]) or ".".join(["model", *parts[:-1]])
-    return f"{stem}.{'bias' if parts[-1] == 'bias' else 'weight'}", parts[-1] == "kernel"
+    kind = "bias" if parts[-1] == "bias" else "weight"
+    fused = _fused(config) if config.family == "phi3" else {}
+    name, rows = parts[-2], None
+    if name in fused:
+        name, rows = fused[name]
+    stem = _HEADS.get(parts[0]) or ".".join(["model", *parts[:-2], name])
+    return Source(f"{stem}.{kind}", parts[-1] == "kernel", rows)
+
+
+def _fused(config: DecoderConfig) -> dict[str, tuple[str, tuple[int, int]]]:
+    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    f = config.intermediate_size
+    return {
+        "q_proj": ("qkv_proj", (0, q)),
+        "k_proj": ("qkv_proj", (q, q + kv)),
+        "v_proj": ("qkv_proj", (q + kv, q + 2 * kv)),
+        "gate_proj": ("gate_up_proj", (0, f)),
+        "up_proj": ("gate_up_proj", (f, 2 * f)),
+    }
 
 
 def weight_dtype(dtype: DTypeLike) -> np.dtype:

@@ -1,10 +1,10 @@
 """Attention over several key-value segments with one softmax.
 
-    out = softmax(concat_s(q k_s^T / sqrt(d) + mask_s)) concat_s(v_s)
+    out = softmax(concat_s(cap(q k_s^T) + mask_s)) concat_s(v_s),      cap(x) = c tanh(x / c) or x
 
-Queries are [p, n, t, h, d] (p problems, n particles, t new tokens, h heads); a segment's keys and
-values are either shared by the particles of a problem, [p, k, s, d], or private, [p, n, k, s, d],
-with k key-value heads. Scores are float32 and are joined before the softmax: merging two bfloat16
+Queries come scaled. They are [p, n, t, h, d] (p problems, n particles, t new tokens, h heads); a
+segment's keys and values are either shared by the particles of a problem, [p, k, s, d], or private,
+[p, n, k, s, d], with k key-value heads. Scores are float32 and are joined before the softmax: merging two bfloat16
 softmaxes costs precision. Grouped-query attention: Ainslie et al. 2023, arXiv 2305.13245. Knows
 nothing of layers, caches or positions.
 """
@@ -24,12 +24,17 @@ class Segment(NamedTuple):
     mask: Bool[Array, "..."]
 
 
-def causal_mask(length: int) -> Bool[Array, "1 1 t t"]:
-    """True where query position t may see key position s <= t."""
-    return jnp.tril(jnp.ones((length, length), bool))[None, None]
+def causal_mask(length: int, window: int | None = None) -> Bool[Array, "1 1 t t"]:
+    """True where query position t may see key position s <= t, with a window s > t - window."""
+    seen = jnp.tril(jnp.ones((length, length), bool))
+    if window is not None:
+        seen = seen & ~jnp.tril(jnp.ones((length, length), bool), -window)
+    return seen[None, None]
 
 
-def attend(q: Float[Array, "p n t h d"], segments: list[Segment]) -> Float[Array, "p n t h d"]:
+def attend(
+    q: Float[Array, "p n t h d"], segments: list[Segment], *, softcap: float | None = None
+) -> Float[Array, "p n t h d"]:
     """Grouped-query attention of every query over all segments; the list must not be empty.
 
     The query heads of a group and the new tokens are rows of one matrix, for a shared segment those
@@ -39,9 +44,9 @@ def attend(q: Float[Array, "p n t h d"], segments: list[Segment]) -> Float[Array
     p, n, t, h, d = q.shape
     kv_heads = segments[0].v.shape[-3]
     rows = h // kv_heads * t
-    q = q.reshape(p, n, t, kv_heads, h // kv_heads, d) * jnp.asarray(d**-0.5, q.dtype)
+    q = q.reshape(p, n, t, kv_heads, h // kv_heads, d)
     q = q.transpose(0, 1, 3, 4, 2, 5).reshape(p, n, kv_heads, rows, d)
-    pieces = [_scores(q, segment, t) for segment in segments]
+    pieces = [_scores(q, segment, t, softcap) for segment in segments]
     top = functools.reduce(jnp.maximum, [jnp.max(s, axis=-1) for s in pieces])
     mass, out = jnp.zeros((), jnp.float32), jnp.zeros((), q.dtype)
     for s, (_, v, _) in zip(pieces, segments, strict=True):
@@ -53,7 +58,7 @@ def attend(q: Float[Array, "p n t h d"], segments: list[Segment]) -> Float[Array
     return out.transpose(0, 1, 4, 2, 3, 5).reshape(p, n, t, h, d)
 
 
-def _scores(q: Array, segment: Segment, t: int) -> Float[Array, "p n k r s"]:
+def _scores(q: Array, segment: Segment, t: int, softcap: float | None) -> Float[Array, "p n k r s"]:
     """float32 scores, -inf where masked."""
     p, n, kv_heads, rows, d = q.shape
     k = segment.k
@@ -64,6 +69,7 @@ def _scores(q: Array, segment: Segment, t: int) -> Float[Array, "p n k r s"]:
     else:
         s = _product("pnkrd,pnkds->pnkrs", q, k)
     s = s.reshape(p, n, kv_heads, -1, t, s.shape[-1])
+    s = s if softcap is None else softcap * jnp.tanh(s / softcap)
     s = jnp.where(segment.mask[:, :, None, None], s, -jnp.inf)
     return s.reshape(p, n, kv_heads, rows, -1)
 

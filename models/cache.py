@@ -3,7 +3,8 @@
 The prompt of a problem is stored once, [p, k, s, d]; every particle owns a committed suffix, [p, n,
 k, s, d]; a step in progress writes to a small buffer at one scalar column, so that nothing large
 changes inside a loop. `commit` moves the buffer behind each row's suffix. Keys are stored after
-RoPE. Caches are zeros, never `empty`: a masked NaN is still NaN.
+RoPE. Caches are zeros, never `empty`: a masked NaN is still NaN. Layers with a sliding window keep
+all keys and mask the old ones.
 """
 
 from typing import NamedTuple
@@ -25,10 +26,14 @@ class KV(NamedTuple):
 
 
 class Prefix(NamedTuple):
-    """The prompt's keys and values, shared by a problem's particles; `length` columns are real."""
+    """The prompt's keys and values, shared by a problem's particles.
+
+    `length` columns are real; `context` is the length that a sequence may reach, see `rope_angles`.
+    """
 
     kv: KV
     length: Int[Array, " p"]
+    context: Int[Array, " p"]
 
 
 def empty(config: DecoderConfig, rows: tuple[int, ...], columns: int, dtype=jnp.float32) -> KV:
@@ -39,19 +44,27 @@ def empty(config: DecoderConfig, rows: tuple[int, ...], columns: int, dtype=jnp.
     return KV(k, v)
 
 
-def prefill(decoder: Decoder, tokens: Int[Array, "p t"], length: Int[Array, " p"]) -> Prefix:
-    """The cache of a right-padded prompt; columns from `length` on hold junk, masked later."""
+def prefill(
+    decoder: Decoder, tokens: Int[Array, "p t"], length: Int[Array, " p"], room: int = 0
+) -> Prefix:
+    """The cache of a right-padded prompt; columns from `length` on hold junk, masked later.
+
+    At most `room` tokens will follow the prompt.
+    """
     keys, values = [], []
+    config = decoder.config
 
     def attention(index, q, k, v):
         k, v = transposed(k), heads_first(v)
         keys.append(k[:, 0])
         values.append(v[:, 0])
-        return attend(q, [Segment(k, v, causal_mask(q.shape[2]))])
+        segment = Segment(k, v, causal_mask(q.shape[2], config.window(index)))
+        return attend(q, [segment], softcap=config.attention_softcap)
 
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    decoder(tokens[:, None], positions[:, None], attention)
-    return Prefix(KV(tuple(keys), tuple(values)), length)
+    context = length + room
+    decoder(tokens[:, None], positions[:, None], attention, context[:, None])
+    return Prefix(KV(tuple(keys), tuple(values)), length, context)
 
 
 def extend(
@@ -67,27 +80,38 @@ def extend(
 
     Row (p, n) continues at position prefix.length[p] + length[p, n] + column.
     """
-    t, width = tokens.shape[2], buffer.k[0].shape[-1]
-    new_columns = column + jnp.arange(t, dtype=jnp.int32)
+    config = decoder.config
+    new_columns = column + jnp.arange(tokens.shape[2], dtype=jnp.int32)
     start = prefix.length[:, None] + length
     positions = start[..., None] + new_columns[None, None]
-    prefix_mask = _below(prefix.kv.k[0].shape[-1], prefix.length[:, None, None])
-    cache_mask = _below(cache.k[0].shape[-1], length[..., None])
-    buffer_mask = _below(width, 1 + new_columns[None, None])
+    widths = (prefix.kv.k[0].shape[-1], cache.k[0].shape[-1], buffer.k[0].shape[-1])
+    ends = (prefix.length[:, None, None], length[..., None], 1 + new_columns[None, None])
+    masks = {}
+    for window in {config.window(i) for i in range(config.num_layers)}:
+        begins = _oldest(window, prefix, positions, ends[2])
+        masks[window] = tuple(map(_between, widths, begins, ends))
     keys, values = list(buffer.k), list(buffer.v)
 
     def attention(i, q, k, v):
         keys[i] = jax.lax.dynamic_update_slice_in_dim(keys[i], transposed(k), column, axis=4)
         values[i] = jax.lax.dynamic_update_slice_in_dim(values[i], heads_first(v), column, axis=3)
+        stored = ((prefix.kv.k[i], prefix.kv.v[i]), (cache.k[i], cache.v[i]), (keys[i], values[i]))
         segments = [
-            Segment(prefix.kv.k[i], prefix.kv.v[i], prefix_mask),
-            Segment(cache.k[i], cache.v[i], cache_mask),
-            Segment(keys[i], values[i], buffer_mask),
+            Segment(*kv, mask) for kv, mask in zip(stored, masks[config.window(i)], strict=True)
         ]
-        return attend(q, segments)
+        return attend(q, segments, softcap=config.attention_softcap)
 
-    hidden = decoder(tokens, positions, attention)
+    context = jnp.broadcast_to(prefix.context[:, None], length.shape)
+    hidden = decoder(tokens, positions, attention, context)
     return hidden, KV(tuple(keys), tuple(values))
+
+
+def _oldest(window: int | None, prefix: Prefix, positions: Int[Array, "p n t"], ends):
+    """The first column of prefix, cache and buffer that each new token sees; None: all."""
+    if window is None:
+        return None, None, None
+    first = positions - window + 1
+    return first, first - prefix.length[:, None, None], ends - window
 
 
 def commit(cache: KV, buffer: KV, length: Int[Array, "p n"]) -> KV:
@@ -120,6 +144,8 @@ def widen(cache: KV, columns: int) -> KV:
     return KV(tuple(grow(k, -1) for k in cache.k), tuple(grow(v, -2) for v in cache.v))
 
 
-def _below(columns: int, limit: Int[Array, "p n t"]):
-    """True in column s where s < limit; bool[p, n, t, columns]."""
-    return jnp.arange(columns, dtype=jnp.int32)[None, None, None] < limit[..., None]
+def _between(columns: int, low: Int[Array, "p n t"] | None, high: Int[Array, "p n t"]):
+    """True in column s where low <= s < high; bool[p, n, t, columns]."""
+    at = jnp.arange(columns, dtype=jnp.int32)[None, None, None]
+    below = at < high[..., None]
+    return below if low is None else below & (at >= low[..., None])

@@ -3,71 +3,133 @@
 A folder has config.json, generation_config.json, model.safetensors (or shards), tokenizer.json and
 tokenizer_config.json. Linear weights are stored [out, in] and held [in, out]. Everything that can
 be wrong is checked before weights are read: names and shapes against an abstract module, then
-values for NaN and infinity.
+values for NaN and infinity. On a mesh every device reads its own slice of each tensor.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from pfjax.models import sharding
 from pfjax.models._export import export as export
+from pfjax.models._families import config_from_dict
 from pfjax.models._files import read_object
-from pfjax.models._names import POLICY_ARCHITECTURE, PRM_ARCHITECTURE, tensor_name, weight_dtype
-from pfjax.models.config import CheckpointError, DecoderConfig, config_from_dict
+from pfjax.models._fill import fill
+from pfjax.models._names import PRM_ARCHITECTURE
+from pfjax.models._tensors import find_tensors
+from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.decoder import Decoder
-from pfjax.models.policy import PRM, PROBE, Policy
-from pfjax.models.prm import ProcessRewardModel
-from pfjax.models.safetensors_file import TensorInfo, find_tensors, read_tensor
+from pfjax.models.formats import PRM_KINDS, QWEN, SKYWORK, PRMKind
+from pfjax.models.policy import PRM, Policy
+from pfjax.models.prm import ProcessRewardModel, TokenModel, ValueModel
+from pfjax.models.quantize import quantized_module
 from pfjax.models.tokenizer import Tokenizer
 
 Module = TypeVar("Module", bound=nnx.Module)
 
 
-def load_policy(path: str | Path, *, dtype: DTypeLike = jnp.float32) -> Policy:
-    """A policy from a Hugging Face folder; CheckpointError if it cannot be used."""
-    folder, raw, config = _open(path, POLICY_ARCHITECTURE, "load_prm")
+def load_policy(
+    path: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    weight_format: str | None = None,
+    mesh: Mesh | None = None,
+) -> Policy:
+    """A policy from a Hugging Face folder; CheckpointError if it cannot be used.
+
+    `weight_format` "int8" or "fp8" stores the matrices of the layers in 8 bits. With a `mesh`
+    weights are split over its "model" axis, see `pfjax.models.sharding`.
+    """
+    folder, raw, config = _open(path)
+    if config.architecture == PRM_ARCHITECTURE:
+        raise CheckpointError(
+            f"{folder} holds a {config.architecture}, wanted a policy; load it with load_prm."
+        )
     tokenizer = _tokenizer(folder, config)
     generation = folder / "generation_config.json"
     settings = read_object(generation) if generation.exists() else {}
     eos_ids = _eos_ids(folder, settings, raw, tokenizer, config)
-    decoder = _fill(lambda rngs: Decoder(config, rngs=rngs), config, folder, dtype)
-    return Policy(decoder, tokenizer, eos_ids, settings)
+    config = _padded(config, mesh)
+    decoder = fill(lambda rngs: Decoder(config, rngs=rngs), config, folder, dtype, mesh)
+    return Policy(_in_format(decoder, weight_format), tokenizer, eos_ids, settings)
 
 
-def load_prm(path: str | Path, *, dtype: DTypeLike = jnp.float32) -> PRM:
-    """A process reward model from a Hugging Face folder; an lm_head, if any, is left out."""
-    folder, _, config = _open(path, PRM_ARCHITECTURE, "load_policy")
+def load_prm(
+    path: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    kind: PRMKind | None = None,
+    weight_format: str | None = None,
+    mesh: Mesh | None = None,
+) -> PRM:
+    """A process reward model from a Hugging Face folder, such as `models.RLHFLOW`.
+
+    Without `kind` the checkpoint tells: a `Qwen2ForProcessRewardModel`, a value head, or what
+    `export` noted. CheckpointError for a plain language model: which tokens it was trained to say
+    stands in no file. See `load_policy` for the rest.
+    """
+    folder, raw, config = _open(path)
+    tensors = find_tensors(folder)
+    kind = kind or _kind(folder, raw, config, tensors)
     tokenizer = _tokenizer(folder, config)
-    probe_id = tokenizer.token_id(PROBE)
-    if probe_id is None:
-        raise CheckpointError(
-            f"{folder}: the tokenizer lacks {PROBE}; use the PRM's own tokenizer."
+    kind.format(tokenizer)  # refuses a tokenizer without the probe
+    config = _padded(config, mesh)
+    if kind.head == "tokens":
+        minus, plus = (_token(folder, tokenizer, text) for text in kind.tokens)
+        module = fill(
+            lambda rngs: TokenModel(config, minus, plus, rngs=rngs), config, folder, dtype, mesh
         )
-    config = replace(config, tie_embeddings=True)
-    module = _fill(lambda rngs: ProcessRewardModel(config, rngs=rngs), config, folder, dtype)
-    return PRM(module, tokenizer, probe_id)
+    else:
+        config = replace(config, tie_embeddings=True)  # an lm_head, if any, is left out
+        build = ProcessRewardModel if kind.head == "classes" else ValueModel
+        module = fill(lambda rngs: build(config, rngs=rngs), config, folder, dtype, mesh)
+    return PRM(_in_format(module, weight_format), tokenizer, kind)
 
 
-def _open(path: str | Path, architecture: str, other: str) -> tuple[Path, dict, DecoderConfig]:
+def _kind(folder: Path, raw: dict, config: DecoderConfig, tensors: dict) -> PRMKind:
+    noted = raw.get("pfjax_prm")
+    if isinstance(noted, str) and noted in PRM_KINDS:
+        return PRM_KINDS[noted]
+    if config.architecture == PRM_ARCHITECTURE:
+        return QWEN
+    if "v_head.summary.weight" in tensors:
+        return SKYWORK
+    raise CheckpointError(
+        f"{folder} holds a {config.architecture} without a reward head; load it with load_policy, or "
+        "say how it reads solutions, as in load_prm(path, kind=models.RLHFLOW)."
+    )
+
+
+def _token(folder: Path, tokenizer: Tokenizer, text: str) -> int:
+    """The id of a token as the last of a text, where SentencePiece puts it behind a space."""
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise CheckpointError(f"{folder}: the tokenizer cannot write {text!r}; use the PRM's own.")
+    return ids[-1]
+
+
+def _in_format(module: Module, weight_format: str | None) -> Module:
+    return module if weight_format is None else quantized_module(module, weight_format)
+
+
+def _padded(config: DecoderConfig, mesh: Mesh | None) -> DecoderConfig:
+    padding = sharding.vocab_padding(config.vocab_size, sharding.model_size(mesh))
+    return replace(config, vocab_padding=padding) if padding else config
+
+
+def _open(path: str | Path) -> tuple[Path, dict, DecoderConfig]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder} is not a folder; download the model first, for example with `hf download`."
         )
     raw = read_object(folder / "config.json")
-    config = config_from_dict(raw)
-    if config.architecture != architecture:
-        raise CheckpointError(
-            f"{folder} holds a {config.architecture}, wanted {architecture}; load it with {other}."
-        )
-    return folder, raw, config
+    return folder, raw, config_from_dict(raw)
 
 
 def _tokenizer(folder: Path, config: DecoderConfig) -> Tokenizer:
@@ -96,65 +158,3 @@ def _eos_ids(folder, generation: dict, raw: dict, tokenizer: Tokenizer, config) 
     raise CheckpointError(
         f"{folder} names no end of sequence; set eos_token_id in generation_config.json."
     )
-
-
-class _OneKey:
-    """Stands in for nnx.Rngs when only shapes are wanted; counting streams costs seconds."""
-
-    def params(self) -> jax.Array:
-        return jax.random.key(0)
-
-
-def _fill(
-    build: Callable[[nnx.Rngs], Module], config: DecoderConfig, folder: Path, dtype: DTypeLike
-) -> Module:
-    """A module with a checkpoint's weights, never initialised at random."""
-    dtype = weight_dtype(dtype)
-    tensors = find_tensors(folder)
-    if config.num_layers > len(tensors):
-        raise CheckpointError(
-            f"config.json asks for {config.num_layers} layers, {folder} has {len(tensors)} "
-            "tensors; config.json and weights are of different models."
-        )
-    graph, state = nnx.split(nnx.eval_shape(lambda: build(cast(nnx.Rngs, _OneKey()))))
-    leaves = [(path, leaf, *tensor_name(path)) for path, leaf in nnx.to_flat_state(state)]
-    wanted = {name: leaf.shape[::-1] if flip else leaf.shape for _, leaf, name, flip in leaves}
-    _compare(folder, wanted, tensors)
-    filled = [
-        (path, leaf.replace(jnp.asarray(read_tensor(name, tensors[name], dtype, transpose=flip))))
-        for path, leaf, name, flip in leaves
-    ]
-    if "lm_head.weight" in tensors and "lm_head.weight" not in wanted:
-        _check_tied(folder, config, tensors)
-    return nnx.merge(graph, nnx.from_flat_state(filled))
-
-
-def _compare(folder: Path, wanted: dict[str, tuple], tensors: dict[str, TensorInfo]) -> None:
-    """CheckpointError unless a checkpoint has exactly the wanted names and shapes."""
-    for name, shape in wanted.items():
-        if name not in tensors:
-            raise CheckpointError(f"{folder} lacks the tensor {name}; download the model again.")
-        if tensors[name].shape != shape:
-            raise CheckpointError(
-                f"{folder}: {name} has shape {list(tensors[name].shape)}, config.json wants "
-                f"{list(shape)}; config.json and weights are of different models."
-            )
-    for name in tensors:
-        if name not in wanted and name != "lm_head.weight" and not name.endswith(".inv_freq"):
-            raise CheckpointError(
-                f"{folder} holds the tensor {name}, which the port does not have; "
-                "config.json and weights are of different models."
-            )
-
-
-def _check_tied(folder: Path, config: DecoderConfig, tensors: dict[str, TensorInfo]) -> None:
-    """A tied model may store its head, but only a copy of the embedding."""
-    if config.architecture == PRM_ARCHITECTURE:
-        return
-    names = ("lm_head.weight", "model.embed_tokens.weight")
-    head, table = (read_tensor(n, tensors[n], np.float32, transpose=False) for n in names)
-    if not np.array_equal(head, table):
-        raise CheckpointError(
-            f"{folder}: config.json ties lm_head.weight to the embedding, but they differ; set "
-            "tie_word_embeddings to false."
-        )

@@ -1,24 +1,32 @@
-"""The shape of a decoder, read from a Hugging Face config.json.
+"""The shape of a decoder: sizes, and in which of a few ways the families differ.
 
-Old (`rope_theta`, `torch_dtype`) and new (`rope_parameters`, `dtype`) field names are both
-understood. This module knows nothing of arrays or files.
+This module knows nothing of arrays or files; `_families.py` reads and writes config.json.
 """
 
 from dataclasses import dataclass
+
+from pfjax.models.rope import KINDS, Rope
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one sentence with the cause and the fix."""
 
 
-ARCHITECTURES = ("Qwen2ForCausalLM", "Qwen2ForProcessRewardModel")
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads")
 _SIZES += ("num_kv_heads", "head_dim", "max_positions")
+ACTIVATIONS = ("silu", "gelu_tanh")
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of a Qwen2 decoder (Qwen2 technical report, arXiv 2407.10671)."""
+    """Sizes and switches of one pre-norm decoder; the defaults are Qwen2's (arXiv 2407.10671).
+
+    A layer i with `sliding_layers[i]` sees the last `sliding_window` tokens only, at the angles of
+    `local_rope` if that is given. `attention_scale` multiplies the scores (None: head_dim^-0.5).
+    Scores and logits are soft-capped by c tanh(x / c). Logits are divided by `logits_divisor`.
+    `unit_offset_norm` scales by 1 + w; `sandwich_norms` normalises what attention and MLP add.
+    `vocab_padding` rows behind the vocabulary make it divisible by a mesh axis.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -28,9 +36,27 @@ class DecoderConfig:
     num_kv_heads: int
     head_dim: int
     max_positions: int
-    rope_theta: float = 10000.0
+    rope: Rope = Rope()
+    local_rope: Rope | None = None
     rms_norm_eps: float = 1e-6
     tie_embeddings: bool = True
+    qkv_bias: bool = True
+    output_bias: bool = False
+    mlp_bias: bool = False
+    qk_norm: bool = False
+    activation: str = "silu"
+    unit_offset_norm: bool = False
+    sandwich_norms: bool = False
+    sliding_window: int | None = None
+    sliding_layers: tuple[bool, ...] = ()
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logits_divisor: float = 1.0
+    vocab_padding: int = 0
+    family: str = "qwen2"
     architecture: str = "Qwen2ForCausalLM"
 
     def __post_init__(self):
@@ -48,75 +74,62 @@ class DecoderConfig:
                 f"config.json: {self.num_heads} attention heads are not a multiple of "
                 f"{self.num_kv_heads} key-value heads; the file is damaged."
             )
+        if self.activation not in ACTIVATIONS:
+            raise CheckpointError(
+                f"config.json asks for the activation {self.activation!r}; pfjax has "
+                f"{' and '.join(ACTIVATIONS)} only."
+            )
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise CheckpointError(
+                f"config.json: sliding_window is {self.sliding_window}, wanted >= 1; correct it."
+            )
+        if self.sliding_layers and len(self.sliding_layers) != self.num_layers:
+            raise CheckpointError(
+                f"config.json lists {len(self.sliding_layers)} layer types for {self.num_layers} "
+                "layers; the file is damaged."
+            )
+        for rope in (self.rope, self.local_rope):
+            if rope is not None:
+                _check_rope(rope, self.head_dim)
+
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens, its own included, a token sees in a layer; None: all."""
+        sliding = bool(self.sliding_layers) and self.sliding_layers[layer]
+        return self.sliding_window if sliding else None
 
 
-def config_from_dict(raw: dict) -> DecoderConfig:
-    """The decoder of a parsed config.json; CheckpointError if it is not one we port."""
-    named = raw.get("architectures")
-    architecture = named[0] if isinstance(named, list) and named else named
-    if architecture not in ARCHITECTURES:
+def _check_rope(rope: Rope, head_dim: int) -> None:
+    if rope.kind not in KINDS:
         raise CheckpointError(
-            f"config.json names the architecture {architecture!r}, wanted one that pfjax loads: "
-            f"{', '.join(ARCHITECTURES)}."
+            f"config.json asks for rope type {rope.kind!r}; pfjax has {', '.join(KINDS)} only."
         )
-    if raw.get("use_sliding_window"):
+    size = rope.rotated(head_dim)
+    if size < 2 or size % 2 or size > head_dim:
         raise CheckpointError(
-            "config.json asks for sliding-window attention, which the Qwen2 port lacks; set "
-            "use_sliding_window to false."
+            f"config.json: {rope.fraction} of head_dim {head_dim} is rotated, {size} entries; wanted "
+            "a positive even number; correct partial_rotary_factor."
         )
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        raise CheckpointError(f"config.json: rope_parameters is {rope!r}, wanted an object.")
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    if rope_type != "default":
+    if rope.kind == "longrope" and not len(rope.short) == len(rope.long) == size // 2:
         raise CheckpointError(
-            f"config.json asks for rope type {rope_type!r}; pfjax has 'default' only."
+            f"config.json: longrope has {len(rope.short)} short and {len(rope.long)} long factors, "
+            f"wanted {size // 2} each; the file is damaged."
         )
-    if raw.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"config.json asks for {raw['hidden_act']!r}; pfjax has 'silu' only.")
-    try:
-        heads = int(raw["num_attention_heads"])
-        return DecoderConfig(
-            vocab_size=int(raw["vocab_size"]),
-            hidden_size=int(raw["hidden_size"]),
-            intermediate_size=int(raw["intermediate_size"]),
-            num_layers=int(raw["num_hidden_layers"]),
-            num_heads=heads,
-            num_kv_heads=int(raw.get("num_key_value_heads") or heads),
-            head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // heads),
-            max_positions=int(raw.get("max_position_embeddings", 32768)),
-            rope_theta=float(rope.get("rope_theta", raw.get("rope_theta", 10000.0))),
-            rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-            tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
-            architecture=architecture,
+    positive = (rope.theta, rope.factor, rope.attention_factor, *rope.short, *rope.long)
+    if not all(0 < value < float("inf") for value in positive):
+        raise CheckpointError(
+            "config.json: a rope parameter is not a positive number; the file is damaged."
         )
-    except KeyError as error:
-        raise CheckpointError(f"config.json lacks the field {error.args[0]!r}.") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"config.json holds a value that is not a number: {error}.") from None
-
-
-def config_to_dict(config: DecoderConfig, dtype: str = "bfloat16") -> dict:
-    """The config.json fields that transformers (4 and 5) needs to rebuild the same decoder."""
-    return {
-        "architectures": [config.architecture],
-        "model_type": "qwen2",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim,
-        "max_position_embeddings": config.max_positions,
-        "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "rms_norm_eps": config.rms_norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "hidden_act": "silu",
-        "use_sliding_window": False,
-        "dtype": dtype,
-        "torch_dtype": dtype,
-    }
+    if rope.kind == "llama3" and not 0 < rope.low_frequency < rope.high_frequency:
+        raise CheckpointError(
+            f"config.json: llama3 rope blends from {rope.low_frequency} to {rope.high_frequency}, "
+            "wanted an increasing pair; the file is damaged."
+        )
+    if rope.kind in ("llama3", "longrope") and rope.original_positions < 1:
+        raise CheckpointError(
+            f"config.json: {rope.kind} rope needs original_max_position_embeddings >= 1."
+        )

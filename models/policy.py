@@ -1,11 +1,7 @@
 """Models with their tokenizers: a policy gives logits, a process reward model scores steps.
 
-    PRM input:  chat(question) step_1 <extra_0> step_2 <extra_0> …
-    v_i = log-odds at the i-th <extra_0>
-
-Each step is encoded on its own, so that scoring step by step sees the same ids. Weights are split
-off the module once: to use changed weights, make a new Policy or PRM with `dataclasses.replace`.
-Knows nothing of caches or sampling.
+Weights are split off the module once: to use changed weights, make a new Policy or PRM with
+`dataclasses.replace`. Knows nothing of caches or sampling.
 """
 
 from collections.abc import Sequence
@@ -20,10 +16,10 @@ from jaxtyping import Array, Float, Int
 
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder, forward
-from pfjax.models.prm import ProcessRewardModel
+from pfjax.models.formats import QWEN, PRMKind, StepFormat
+from pfjax.models.prm import RewardModule, log_odds, paper_log_odds
 from pfjax.models.tokenizer import Tokenizer
 
-PROBE = "<extra_0>"
 _BUCKET = 64
 
 
@@ -63,36 +59,61 @@ class Policy:
 
 @dataclass(frozen=True, eq=False)
 class PRM:
-    """A process reward model read at the token `probe_id`."""
+    """A process reward model and how it reads a solution."""
 
-    module: ProcessRewardModel
+    module: RewardModule
     tokenizer: Tokenizer
-    probe_id: int
+    kind: PRMKind = QWEN
 
     @property
     def config(self) -> DecoderConfig:
         return self.module.config
 
+    @cached_property
+    def format(self) -> StepFormat:
+        """The pieces around each step, as token ids."""
+        return self.kind.format(self.tokenizer)
+
     def encode(self, question: str, steps: Sequence[str]) -> tuple[list[int], list[int]]:
-        """(ids, the position of each step's probe) of a question and its steps."""
+        """(ids, the position at which each step is read) of a question and its steps.
+
+        Without `format.keep_probe` only the last step is read.
+        """
         if not question.strip():
             raise ValueError("question is empty; give the text of the problem.")
         if isinstance(steps, str) or not steps:
             raise ValueError(f"steps is {steps!r}, wanted a list with at least one text.")
-        ids = self.tokenizer.encode(self.tokenizer.chat([{"role": "user", "content": question}]))
-        probes = []
-        for step in steps:
-            ids += [*self.tokenizer.encode(step), self.probe_id]
-            probes.append(len(ids) - 1)
+        form = self.format
+        ids, read = form.prompt(question), []
+        for number, step in enumerate(steps):
+            ids += [*(form.after if number else ()), *form.step(step, number == 0)]
+            if form.keep_probe or number + 1 == len(steps):
+                ids += form.probe
+                read.append(len(ids) - 1)
         _check_length(len(ids), self.config)
-        return ids, probes
+        return ids, read
 
-    def score(self, question: str, steps: Sequence[str]) -> Float[Array, " steps"]:
-        """float32 log-odds of each step (text without delimiter), in one forward pass."""
-        ids, probes = self.encode(question, steps)
-        padded = np.zeros((1, -(-len(ids) // _BUCKET) * _BUCKET), np.int32)
-        padded[0, : len(ids)] = ids
-        return jnp.asarray(np.asarray(_margins(*self._split, jnp.asarray(padded)))[0, probes])
+    def score(
+        self, question: str, steps: Sequence[str], *, paper: bool = False
+    ) -> Float[Array, " steps"]:
+        """float32 log-odds of each step (text without delimiter), in one forward pass.
+
+        `paper` rounds the probability to bfloat16 as published systems do, and is inf where that
+        rounds to 1. A format that reads the newest step alone scores every prefix by itself.
+        """
+        if self.format.keep_probe:
+            prefixes = [steps]
+        else:
+            prefixes = [steps[: i + 1] for i in range(len(steps))] or [steps]
+        rows = [self.encode(question, prefix) for prefix in prefixes]
+        width = -(-max(len(ids) for ids, _ in rows) // _BUCKET) * _BUCKET
+        padded = np.zeros((len(rows), width), np.int32)
+        for row, (ids, _) in zip(padded, rows, strict=True):
+            row[: len(ids)] = ids
+        length = jnp.asarray([len(ids) for ids, _ in rows], jnp.int32)
+        classes = np.asarray(_classes(*self._split, jnp.asarray(padded), length))
+        read = np.concatenate([z[at] for z, (_, at) in zip(classes, rows, strict=True)])
+        return (paper_log_odds if paper else log_odds)(jnp.asarray(read))
 
     @cached_property
     def _split(self):
@@ -106,9 +127,9 @@ def _logits(graph, state, tokens):
 
 
 @partial(jax.jit, static_argnums=0)
-def _margins(graph, state, tokens):
+def _classes(graph, state, tokens, length):
     module = nnx.merge(graph, state)
-    return module.margin(forward(module.decoder, tokens))
+    return module.classes(forward(module.decoder, tokens, length))
 
 
 def _check_length(length: int, config: DecoderConfig) -> None:

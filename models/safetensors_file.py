@@ -3,41 +3,36 @@
 A file is `u64 length | JSON header | data`, the header {name: {dtype, shape, data_offsets}} with
 offsets into the data that follow one another without gap or overlap
 (https://github.com/huggingface/safetensors, section Format). A folder has one file,
-model.safetensors, or shards listed by model.safetensors.index.json. Pickles are never opened. Knows
-nothing of models: names and shapes are compared with a model in `checkpoint.py`.
+model.safetensors, or shards listed by model.safetensors.index.json. Knows nothing of
+models: names and shapes are compared with a model in `_fill.py`, data are read in `_tensors.py`.
 """
 
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-import ml_dtypes  # noqa: F401  registers bfloat16 with numpy
-import numpy as np
-from numpy.typing import DTypeLike
-from safetensors import SafetensorError, safe_open
-
 from pfjax.models._files import parse_object, read_object
 from pfjax.models.config import CheckpointError
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
 _BYTES |= {"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
-_WEIGHTS = ("F64", "F32", "F16", "BF16")
 _HEADER_LIMIT = 100_000_000
-_BLOCK_BYTES = 1 << 26
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class TensorInfo(NamedTuple):
-    """Where a tensor lies and what it is."""
+    """Where a tensor lies, row-major from byte `offset` of a file, and what it is."""
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    offset: int
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """The tensors of one file; CheckpointError unless they fill it without gap or overlap."""
     header, data_size = _header_bytes(path)
+    data_start = 8 + len(header)
     entries = parse_object(header, f"the header of {path}")
     entries.pop("__metadata__", None)
     infos, spans = {}, []
@@ -52,56 +47,17 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
                 f"{path}: {name} has {end - begin} bytes, but {dtype}{list(shape)} takes "
                 f"{_BYTES[dtype] * prod(shape)}; the file is damaged, download it again."
             )
-        infos[name] = TensorInfo(path, dtype, shape)
+        infos[name] = TensorInfo(path, dtype, shape, data_start + begin)
         spans.append((begin, end, name))
     _check_layout(path, spans, data_size)
     return infos
 
 
-def find_tensors(folder: Path) -> dict[str, TensorInfo]:
-    """The tensors of a checkpoint folder, single file or sharded."""
+def find_tensors(folder: Path) -> dict[str, TensorInfo] | None:
+    """The tensors of a checkpoint folder, single file or sharded; None if it has no safetensors."""
     if (folder / _SINGLE).is_file():
         return read_header(folder / _SINGLE)
-    if (folder / _INDEX).is_file():
-        return _sharded(folder)
-    pickles = [
-        p.name for p in sorted(folder.iterdir()) if p.suffix in (".bin", ".pt", ".pth", ".pkl")
-    ]
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds only pickles ({pickles[0]}), which pfjax never loads; convert them to "
-            "safetensors with transformers' save_pretrained."
-        )
-    raise CheckpointError(f"{folder} has no {_SINGLE}; copy the whole Hugging Face folder.")
-
-
-def read_tensor(name: str, info: TensorInfo, dtype: DTypeLike, *, transpose: bool) -> np.ndarray:
-    """A weight as `dtype`, converted block by block; CheckpointError if it is not finite."""
-    if info.dtype not in _WEIGHTS:
-        raise CheckpointError(
-            f"{info.file}: {name} is {info.dtype}, which pfjax does not load; "
-            "convert it to BF16 or F32."
-        )
-    out = np.empty(info.shape[::-1] if transpose else info.shape, dtype)
-    view = out.T if transpose else out
-    rows = max(1, _BLOCK_BYTES // (_BYTES[info.dtype] * prod(info.shape[1:])))
-    try:
-        with safe_open(str(info.file), framework="np") as handle:
-            stored = handle.get_slice(name)
-            for start in range(0, info.shape[0], rows):
-                stop = min(start + rows, info.shape[0])
-                block = stored[start:stop]
-                with np.errstate(over="ignore", invalid="ignore"):
-                    block = block.astype(out.dtype)
-                if not np.isfinite(block.astype(np.float32)).all():
-                    raise CheckpointError(
-                        f"{info.file}: {name} holds NaN or infinite values as {out.dtype}; "
-                        "use an intact checkpoint or a wider dtype."
-                    )
-                view[start:stop] = block
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{info.file} cannot be read ({error}); download it again.") from None
-    return out
+    return _sharded(folder) if (folder / _INDEX).is_file() else None
 
 
 def _header_bytes(path: Path) -> tuple[bytes, int]:

@@ -1,11 +1,22 @@
 """Where arrays live: the only file of `pfjax.models` that asks how many devices there are.
 
-Problems are independent, so they are sharded and weights replicated: every device runs its own loops (see
-`jax.shard_map`), and no device waits for another inside a step.
+A mesh has the axes "problem" and "model". Problems are independent, so they are sharded over the
+first and every group of devices runs its own loops. Weights are split over the second:
+
+    q, k, v, gate, up     by output, whole heads           o, down     by input
+    embedding, head       by token id, padded rows         norms, what does not divide     everywhere
+
+Key-value heads that the axis does not divide are kept on every device, and so is their cache.
 """
 
 import jax
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from pfjax.models.config import DecoderConfig
+
+_BY_OUTPUT = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+_BY_INPUT = ("o_proj", "down_proj")
 
 
 def problem_mesh() -> Mesh | None:
@@ -17,3 +28,52 @@ def problem_mesh() -> Mesh | None:
     if len(devices) == 1:
         return None
     return jax.make_mesh((len(devices),), ("problem",), axis_types=(AxisType.Auto,))
+
+
+def make_mesh(problem: int, model: int) -> Mesh:
+    """A mesh over problem * model devices; ValueError if there are fewer."""
+    count = len(jax.devices())
+    if problem < 1 or model < 1 or problem * model > count:
+        raise ValueError(
+            f"a mesh of {problem} x {model} needs {problem * model} devices, there are {count}; "
+            "choose smaller axes."
+        )
+    devices = jax.devices()[: problem * model]
+    types = (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh((problem, model), ("problem", "model"), axis_types=types, devices=devices)
+
+
+def model_size(mesh: Mesh | None) -> int:
+    """Over how many devices the weights are split."""
+    return 1 if mesh is None else dict(mesh.shape).get("model", 1)
+
+
+def vocab_padding(vocab_size: int, size: int) -> int:
+    """Rows to add so that `size` devices hold equally many."""
+    return -vocab_size % size
+
+
+def weight_spec(path: tuple, config: DecoderConfig, size: int) -> P:
+    """How a parameter of a module path is split over a "model" axis of `size` devices."""
+    parts = [str(part) for part in path]
+    name, leaf = parts[-2], parts[-1]
+    if size == 1:
+        return P()
+    if name == "embed_tokens":
+        return P("model", None)
+    if name == "lm_head":
+        return P(None, "model") if leaf == "kernel" else P("model")
+    heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
+    heads |= {"v_proj": config.num_kv_heads, "o_proj": config.num_heads}
+    if heads.get(name, config.intermediate_size) % size:
+        return P()
+    if name in _BY_OUTPUT:
+        return P(None, "model") if leaf == "kernel" else P("model")
+    if name in _BY_INPUT:
+        return P("model", None) if leaf == "kernel" else P()
+    return P()
+
+
+def weight_sharding(path: tuple, config: DecoderConfig, mesh: Mesh) -> NamedSharding:
+    """The sharding of a parameter on a mesh, replicated over problems."""
+    return NamedSharding(mesh, weight_spec(path, config, model_size(mesh)))

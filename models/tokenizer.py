@@ -5,6 +5,7 @@ those of `AutoTokenizer(...).encode(text, add_special_tokens=False)`. Knows noth
 """
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,6 +46,18 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids; no special tokens are added, those written out in the text are recognised."""
         return self.backend.encode(text, add_special_tokens=False).ids
+
+    def continued(self, text: str) -> list[int]:
+        """Token ids of a text that goes on behind another; SentencePiece puts no space before it."""
+        if self._byte_level:
+            return self.encode(text)
+        start = self.encode("\n")  # a byte of its own, with which nothing merges
+        ids = self.encode("\n" + text)
+        return ids[len(start) :] if ids[: len(start)] == start else self.encode(text)
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return "ByteLevel" in set(_types(json.loads(self.source).get("decoder")))
 
     def decode(self, ids: Iterable[int], *, keep_special: bool = False) -> str:
         """The text of ids; special tokens are dropped unless kept."""
@@ -96,16 +109,18 @@ class Tokenizer:
             to_bytes = _byte_level
         elif kinds & {"ByteFallback", "Metaspace", "Replace"}:
             to_bytes = _sentencepiece
+        elif kinds - {"Sequence"} == {"Fuse"}:
+            to_bytes = str.encode
         else:
             raise CheckpointError(
                 f"tokenizer.json has the decoder {sorted(kinds)}, which gives tokens no fixed "
-                "bytes; pfjax reads byte-level and SentencePiece tokenizers."
+                "bytes; pfjax reads byte-level, SentencePiece and plainly joined (Fuse) tokenizers."
             )
         table = [b""] * self.vocab_size
         for piece, index in self.backend.get_vocab(with_added_tokens=False).items():
             table[index] = to_bytes(piece)
         for index, token in self.backend.get_added_tokens_decoder().items():
-            table[index] = b"" if token.special else token.content.encode()
+            table[index] = b"" if token.special else to_bytes(token.content)
         return table
 
     def save(self, folder: str | Path) -> None:
@@ -136,7 +151,7 @@ def _byte_level(piece: str) -> bytes:
 
 
 def _sentencepiece(piece: str) -> bytes:
-    if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
+    if re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece):
         return bytes.fromhex(piece[3:5])
     return piece.replace("▁", " ").encode()
 

@@ -58,19 +58,16 @@ def kmp(pattern: bytes) -> np.ndarray:
 def boxed_automaton() -> np.ndarray:
     """Transitions of "\\boxed{" followed by a balanced closing brace.
 
-    Deeper nesting than 8 stays open.
+    A box of more than 8 open braces, its own among them, stays open for good.
     """
     opening = kmp(BOXED)
     size = len(BOXED)
-    table = np.zeros((size + MAX_DEPTH + 1, 256), np.int32)
+    lost, closed = size + MAX_DEPTH, size + MAX_DEPTH + 1
+    table = np.repeat(np.arange(closed + 1, dtype=np.int32)[:, None], 256, axis=1)
     table[:size] = opening[:size]
-    closed = size + MAX_DEPTH
-    for depth in range(MAX_DEPTH):
-        state = size + depth
-        table[state] = state
-        table[state, ord("{")] = min(state + 1, closed - 1)
-        table[state, ord("}")] = closed if depth == 0 else state - 1
-    table[closed] = closed
+    for state in range(size, lost):
+        table[state, ord("{")] = state + 1
+        table[state, ord("}")] = closed if state == size else state - 1
     return table
 
 
@@ -118,8 +115,8 @@ def advance(
 ) -> tuple[StopState, Bool[Array, "*b"], Bool[Array, "*b"]]:
     """(state, step ended, solution ended) after one token.
 
-    A delimiter at the very start of a step (`empty`) does not end it. The step automaton starts
-    afresh in each step.
+    A delimiter that the first token of a step (`empty`) completes does not end it and is used up.
+    The step automaton starts afresh in each step.
     """
     step, boxed = table.step[state.step, token], table.boxed[state.boxed, token]
     hit = step == table.step.shape[0] - 1

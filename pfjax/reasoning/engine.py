@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
-from pfjax.models.prm import ProcessRewardModel
+from pfjax.models.prm import RewardModule
 from pfjax.reasoning import particles, rewards
 from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.model import Settings, language_model
@@ -81,7 +81,7 @@ class Engine:
     def __init__(
         self,
         policy: Decoder,
-        prm: ProcessRewardModel | None,
+        prm: RewardModule | None,
         shared: Shared,
         settings: Settings,
         resampler: smc.Resampler,
@@ -147,10 +147,11 @@ class Engine:
 
     def _prefill_fn(self, level: int, params, prompts: Prompts) -> tuple[Context, smc.State]:
         policy, prm = self._merge(params)
-        prefix = cache.prefill(policy, prompts.policy, prompts.policy_length)
-        prm_prefix = prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length)
-        context = Context(prefix, prm_prefix)
         p, n, budget = prompts.last.shape[0], self._n, self._settings.budget
+        prefix = cache.prefill(policy, prompts.policy, prompts.policy_length, budget.max_tokens)
+        room = budget.max_tokens + budget.max_steps
+        prm_prefix = prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length, room)
+        context = Context(prefix, prm_prefix)
         columns, prm_columns = self._columns(level)
         blank = particles.empty(
             policy.config,
@@ -181,7 +182,7 @@ class Engine:
         return state, self._snapshot(state, info)
 
     def _reward(
-        self, prm: ProcessRewardModel | None, context: Context, columns: int = 0
+        self, prm: RewardModule | None, context: Context, columns: int = 0
     ) -> rewards.RewardModel:
         if prm is None or context.prm is None:
             return rewards.none()
@@ -210,7 +211,7 @@ class Engine:
             info=info,
         )
 
-    def _merge(self, params) -> tuple[Decoder, ProcessRewardModel | None]:
+    def _merge(self, params) -> tuple[Decoder, RewardModule | None]:
         policy, prm = params
         return nnx.merge(self._policy, policy), self._prm and nnx.merge(self._prm, prm)
 

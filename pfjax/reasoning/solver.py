@@ -138,7 +138,7 @@ class Solver:
                 )
             tokenizer, eos = self.policy.tokenizer, self.policy.eos_ids
             tables = _tables(tokenizer.token_bytes, eos, self.policy.config.vocab_size)
-            shared = Shared(*tables, prm.probe_id if prm else 0)
+            shared = Shared(*tables, prm.format.probe[0] if prm else 0)
             settings = Settings(self.sampling, self.budget, found.potential(self.tau))
             self._engines[method, particles] = Engine(
                 self.policy.decoder,
@@ -153,7 +153,7 @@ class Solver:
 
     def _encode(self, question: str, uses_prm: bool) -> tuple[list[int], list[int]]:
         policy = prompt_ids(self.policy.tokenizer, question)
-        prm = prompt_ids(self.prm.tokenizer, question) if uses_prm and self.prm else policy
+        prm = self.prm.format.prompt(question) if uses_prm and self.prm else policy
         room = self.policy.config.max_positions - self.budget.max_tokens
         if self.prm is not None:
             extra = self.budget.max_tokens + self.budget.max_steps
@@ -209,6 +209,11 @@ def _check(questions: Sequence[str], ids: Sequence[int], particles: int) -> None
 
 
 def _require_same_vocabulary(policy: models.Policy, prm: models.PRM) -> None:
+    if not prm.format.plain:
+        raise ValueError(
+            f"A PRM of kind {prm.kind.name!r} reads text between the steps, which the search cannot write "
+            "on the device; choose a PRM of kind 'qwen' or 'skywork'."
+        )
     ours, theirs = policy.tokenizer.token_bytes, prm.tokenizer.token_bytes
     shared = min(len(ours), len(theirs))
     if ours[:shared] != theirs[:shared]:

@@ -80,9 +80,7 @@ def train(
             report=lambda step, row, before=before: progress(before + step, total, row),
         )
         done += schedule.steps
-    probe = base.tokenizer.token_id(PROBE)
-    assert probe is not None
-    prm = models.PRM(nnx.merge(graph, params), base.tokenizer, probe)
+    prm = models.PRM(nnx.merge(graph, params), base.tokenizer)
     models.export(prm, folder / "model")
     from pfjax.evaluation.orchard import measure_prm
 

@@ -116,8 +116,8 @@ def no_weights(folder):
     (folder / "model.safetensors").unlink()
 
 
-@case("only pickles (pytorch_model.bin), which pfjax never loads; convert them to safetensors")
-def pickled(folder):
+@case("pytorch_model.bin")
+def not_a_pickle(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 

@@ -96,7 +96,7 @@ def missing_field(folder):
     (folder / "config.json").write_text(json.dumps(raw))
 
 
-@case("rope type 'yarn'; pfjax has 'default' only")
+@case("rope type 'yarn'; pfjax has default, linear, llama3, longrope only")
 def scaled_rope(folder):
     edit(folder / "config.json", rope_scaling={"type": "yarn", "factor": 4.0})
 
@@ -106,9 +106,53 @@ def rope_not_an_object(folder):
     edit(folder / "config.json", rope_parameters="big")
 
 
-@case("sliding-window attention")
+@case("sliding_window is 0, wanted >= 1")
 def sliding_window(folder):
-    edit(folder / "config.json", use_sliding_window=True)
+    edit(folder / "config.json", use_sliding_window=True, sliding_window=0)
+
+
+@case("names the layer type 'chunked_attention', wanted sliding_attention or full_attention")
+def layer_type(folder):
+    types = ["chunked_attention", "full_attention"]
+    edit(folder / "config.json", use_sliding_window=True, layer_types=types)
+
+
+@case("lists 1 layer types for 2 layers")
+def layer_types_too_few(folder):
+    edit(folder / "config.json", use_sliding_window=True, layer_types=["full_attention"])
+
+
+@case("longrope has 1 short and 2 long factors, wanted 4 each")
+def longrope_factors(folder):
+    rope = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0, 2.0]}
+    edit(folder / "config.json", rope_parameters=rope | {"factor": 2.0})
+
+
+@case("llama3 rope needs original_max_position_embeddings >= 1")
+def llama3_without_origin(folder):
+    rope = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    edit(folder / "config.json", rope_parameters=rope | {"original_max_position_embeddings": 0})
+
+
+@case("lacks the field 'factor'")
+def linear_without_factor(folder):
+    edit(folder / "config.json", rope_scaling={"type": "linear"}, rope_parameters=None)
+
+
+@case("0.4 of head_dim 8 is rotated, 3 entries")
+def odd_rotation(folder):
+    edit(folder / "config.json", partial_rotary_factor=0.4)
+
+
+@case("asks for the activation 'relu'; pfjax has silu and gelu_tanh only")
+def activation(folder):
+    edit(folder / "config.json", hidden_act="relu")
+
+
+@case("a rope parameter is not a positive number")
+def rope_nan(folder):
+    rope = {"rope_type": "linear", "factor": float("nan"), "rope_theta": 1e4}
+    edit(folder / "config.json", rope_parameters=rope)
 
 
 @case("has no tokenizer.json")

@@ -51,9 +51,7 @@ def test_a_prm_with_a_language_head_is_written_without_it(checkpoint, tmp_path):
     """A PRM trained beside the language-model loss carries a head that nothing scores with."""
     prm = models.load_prm(checkpoint("prm"))
     untied = replace(prm.config, num_layers=1, tie_embeddings=False)
-    trained = models.PRM(
-        models.ProcessRewardModel(untied, rngs=nnx.Rngs(0)), prm.tokenizer, prm.probe_id
-    )
+    trained = models.PRM(models.ProcessRewardModel(untied, rngs=nnx.Rngs(0)), prm.tokenizer)
     models.export(trained, tmp_path / "prm", dtype="float32")
     again = models.load_prm(tmp_path / "prm")
     np.testing.assert_array_equal(again.score("Why?", ["a"]), trained.score("Why?", ["a"]))

@@ -36,7 +36,7 @@ def test_prm_scores_equal_torch(checkpoint, expected):
     arrays, texts = expected("prm")
     ids, probes = prm.encode(texts["question"], texts["steps"])
     assert ids == arrays["ids"][0].tolist()
-    assert [ids[i] for i in probes] == [prm.probe_id] * 3
+    assert [ids[i] for i in probes] == [prm.format.probe[0]] * 3
     scores = prm.score(texts["question"], texts["steps"])
     assert scores.dtype == jnp.float32 and scores.shape == (3,)
     np.testing.assert_allclose(scores, arrays["scores"], rtol=0, atol=1e-4)
@@ -61,8 +61,8 @@ def test_end_of_sequence_ids_come_from_the_first_file_that_has_them(checkpoint):
 
 def test_old_and_new_config_fields(checkpoint):
     tied, grouped = (models.load_policy(checkpoint(n)).config for n in ("tied", "grouped"))
-    assert (tied.rope_theta, tied.head_dim, tied.tie_embeddings) == (10000.0, 8, True)
-    assert (grouped.rope_theta, grouped.num_kv_heads, grouped.tie_embeddings) == (1e6, 1, False)
+    assert (tied.rope.theta, tied.head_dim, tied.tie_embeddings) == (10000.0, 8, True)
+    assert (grouped.rope.theta, grouped.num_kv_heads, grouped.tie_embeddings) == (1e6, 1, False)
 
 
 def test_bfloat16_weights_stay_bfloat16(checkpoint, expected):

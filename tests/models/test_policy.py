@@ -48,11 +48,11 @@ def test_wrong_kind_names_the_right_function(checkpoint):
 
 def test_lengths_share_compilations(checkpoint):
     """Inputs up to 64 and up to 128 tokens: two programs, whatever the lengths."""
-    from pfjax.models.policy import _margins
+    from pfjax.models.policy import _classes
 
     prm = models.load_prm(checkpoint("prm"))
-    _margins.clear_cache()
+    _classes.clear_cache()
     for n in (1, 4, 7, 20, 35, 48):
         prm.score("Why?", ["a b"] * n)
     lengths = {-(-len(prm.encode("Why?", ["a b"] * n)[0]) // 64) for n in (1, 4, 7, 20, 35, 48)}
-    assert _margins._cache_size() == len(lengths) < 6
+    assert _classes._cache_size() == len(lengths) < 6

@@ -84,12 +84,55 @@ def test_sentencepiece_bytes(sentencepiece):
     assert sentencepiece.token_bytes[1] == b""
 
 
-def test_tokens_without_fixed_bytes_are_refused(tmp_path):
-    model = tokenizers.Tokenizer(tokenizers.models.WordPiece({"[UNK]": 0, "##a": 1}))
-    model.decoder = tokenizers.decoders.WordPiece()
-    model.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(CheckpointError, match=r"decoder \['WordPiece'\]"):
-        _ = Tokenizer.from_folder(tmp_path).token_bytes
+def words(folder, decoder, pieces=("[UNK]", "one ", "é.\n\n")) -> Tokenizer:
+    """A word-level tokenizer with a decoder, or none."""
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(pieces)}))
+    if decoder is not None:
+        model.decoder = decoder
+    model.save(str(folder / "tokenizer.json"))
+    return Tokenizer.from_folder(folder)
+
+
+@pytest.mark.parametrize(
+    "decoder, named",
+    [(tokenizers.decoders.WordPiece(), r"\['WordPiece'\]"), (None, r"\[\]")],
+)
+def test_tokens_without_fixed_bytes_are_refused(tmp_path, decoder, named):
+    """Both put blanks between tokens, so what a token adds depends on its place."""
+    tokenizer = words(tmp_path, decoder)
+    assert tokenizer.decode([1, 2]) != "one é.\n\n"
+    with pytest.raises(CheckpointError, match=f"decoder {named}, which gives tokens no fixed"):
+        _ = tokenizer.token_bytes
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_plainly_joined_words_are_their_own_bytes(tmp_path, nested):
+    fuse = tokenizers.decoders.Fuse()
+    tokenizer = words(tmp_path, tokenizers.decoders.Sequence([fuse]) if nested else fuse)
+    assert tokenizer.token_bytes[1:] == [b"one ", "é.\n\n".encode()]
+    assert tokenizer.decode([1, 2]) == "one é.\n\n"
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        tokenizers.decoders.ByteLevel(),
+        tokenizers.decoders.Sequence(
+            [tokenizers.decoders.Replace("▁", " "), tokenizers.decoders.ByteFallback()]
+        ),
+    ],
+    ids=["byte-level", "sentencepiece"],
+)
+def test_odd_pieces_and_added_tokens_have_the_bytes_that_decode_gives(tmp_path, decoder):
+    """An added token passes through the decoder like a piece; `<0xNN>` is no byte but text."""
+    words(tmp_path, decoder, ("[UNK]", "<0xNN>", "a"))
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    added = ("naïve", "x▁y", "two words")
+    backend.add_tokens([tokenizers.AddedToken(t, normalized=False) for t in added])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    texts = [data.decode(errors="replace") for data in tokenizer.token_bytes]
+    assert texts == [tokenizer.decode([i]) for i in range(6)]
 
 
 def test_no_template_matters_only_for_chat(sentencepiece):

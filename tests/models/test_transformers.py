@@ -1,9 +1,9 @@
 """Live comparison with torch and transformers; skipped without them (pfjax[parity])."""
 
+import families
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from pfjax import models
 
@@ -13,41 +13,13 @@ MESSAGES = [{"role": "user", "content": "Bob has 3 apples."}, {"role": "assistan
 TEXT = "Ann has 12 apples.\n\n<|im_start|>Zed: {x}\n 7 + 8 = 15<think>"
 
 
-def random_decoder(config: models.DecoderConfig, seed: int) -> models.Decoder:
-    """Weights of scale 1/sqrt(fan in), biases and norms far from 0 and 1."""
-    draw = np.random.default_rng(seed)
-
-    def value(path, leaf):
-        if path[-1] == "scale":
-            return draw.uniform(0.5, 1.5, leaf.shape)
-        return draw.normal(size=leaf.shape) * (leaf.shape[0] ** -0.5 if leaf.ndim == 2 else 0.5)
-
-    graph, state = nnx.split(nnx.eval_shape(lambda: models.Decoder(config, rngs=nnx.Rngs(0))))
-    flat = [
-        (path, leaf.replace(jnp.asarray(value(path, leaf), jnp.float32)))
-        for path, leaf in nnx.to_flat_state(state)
-    ]
-    return nnx.merge(graph, nnx.from_flat_state(flat))
-
-
-CONFIGS = {
-    "tied": dict(num_heads=4, num_kv_heads=2, head_dim=8, rope_theta=1e6, tie_embeddings=True),
-    "untied": dict(
-        num_heads=3, num_kv_heads=3, head_dim=14, rms_norm_eps=1e-3, tie_embeddings=False
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", families.CASES)
 def test_exports_run_in_transformers(name, checkpoint, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = models.load_policy(checkpoint("tied"))
-    sizes = dict(
-        vocab_size=131, hidden_size=32, intermediate_size=47, num_layers=2, max_positions=64
-    )
-    config = models.DecoderConfig(**sizes, **CONFIGS[name])
-    policy = models.Policy(random_decoder(config, 5), source.tokenizer, (2, 0), source.generation)
+    decoder = families.decoder(families.config(name))
+    policy = models.Policy(decoder, source.tokenizer, (2, 0), source.generation)
     models.export(policy, tmp_path / "out", dtype=jnp.float32)
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
@@ -56,7 +28,7 @@ def test_exports_run_in_transformers(name, checkpoint, tmp_path):
     with torch.no_grad():
         wanted = model(torch.tensor(tokens)).logits.numpy()
     np.testing.assert_allclose(policy.logits(tokens), wanted, rtol=0, atol=1e-4)
-    assert np.abs(wanted).max() > 1
+    assert np.abs(wanted).max() > 0.1
 
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert theirs.encode(TEXT, add_special_tokens=False) == policy.tokenizer.encode(TEXT)

@@ -3,10 +3,11 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfjax.reasoning import automaton
+from pfjax.reasoning import automaton, rewards
 
 VOCABULARY = [
     b"",
@@ -32,8 +33,8 @@ def run(tokens: list[int]) -> tuple[list[int], int | None]:
     table = automaton.stop_table(VOCABULARY, [EOS])
     state, ends, start = automaton.start((1,)), [], 0
     for i, token in enumerate(tokens):
-        first = np.array([i == start])
-        state, ended, finished = automaton.advance(table, state, np.array([token], np.int32), first)
+        first = jnp.array([i == start])
+        state, ended, finished = automaton.advance(table, state, jnp.array([token]), first)
         if ended[0]:
             ends.append(i)
             start = i + 1
@@ -92,6 +93,48 @@ def test_kmp_finds_overlapping_prefixes():
     for byte in b"aaab":
         state = table[state, byte]
     assert state == 3
+
+
+@pytest.mark.parametrize("depth, closes", [(8, True), (9, False), (12, False)])
+def test_deep_boxes_stay_open(depth, closes):
+    """`\\boxed{` and 7 more braces are counted; a ninth is not, so nothing may close the box."""
+    opening, closing = VOCABULARY.index(b"{"), VOCABULARY.index(b"}")
+    tokens = [5, *[opening] * (depth - 1), *[closing] * depth]
+    assert run(tokens)[1] == (len(tokens) - 1 if closes else None)
+    assert run(tokens[:-1])[1] is None
+
+
+STRIPPED = [b"", b"a", b".", b"\n", b".\n", b".\n\n", b"?\n", b"?\n\n", b"."]
+
+
+@pytest.mark.parametrize(
+    "tokens, left",
+    [
+        ([1, 5], [1, 8]),  # the piece, not the byte of the same text
+        ([1, 4, 3], [1, 8]),
+        ([1, 3, 3], [1]),
+        ([3, 3], []),
+        ([1, 6, 3], [1, 6, 3]),  # "?" is no token
+        ([1, 7], [1, 7]),
+        ([1, 3, 0], [1, 3]),
+        ([4, 1, 3], [4, 1, 3]),
+    ],
+)
+def test_strip_drops_the_delimiter(tokens, left):
+    assert stripped(STRIPPED, "\n\n", tokens) == left
+
+
+def test_strip_drops_a_delimiter_spread_over_three_tokens():
+    vocabulary = [b"", b"a", b" ", *(c.encode() for c in "ки")]
+    assert stripped(vocabulary, " ки", [1, 2, 3, 4]) == [1]
+    assert stripped(vocabulary, " ки", [1, 4, 3]) == [1, 4, 3]  # its bytes, in another order
+
+
+def stripped(vocabulary: list[bytes], delimiter: str, tokens: list[int]) -> list[int]:
+    table = rewards.strip_table(vocabulary, [0], delimiter)
+    row, count = np.array([[tokens]], np.int32), np.array([[len(tokens)]], np.int32)
+    ids, left = rewards.strip(table, jnp.asarray(row), jnp.asarray(count))
+    return ids[0, 0, : int(left[0, 0])].tolist()
 
 
 def test_empty_delimiter_is_refused():

@@ -1,0 +1,127 @@
+"""How published process reward models read a solution: what stands around a step, and where v is.
+
+    prompt(question)   step_1 probe   after step_2 probe   after step_3 probe …     v at the end of each probe
+
+Each piece is encoded on its own, so that scoring step by step sees the ids of scoring at once. Knows
+nothing of weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pfjax.models.config import CheckpointError
+from pfjax.models.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, eq=False)
+class StepFormat:
+    """Token ids of the pieces; `step(text, first)` gives those of a step without its delimiter.
+
+    Without `keep_probe` a probe is read and taken away again, so that only the newest is there.
+    `plain` says that a step's own tokens stand between probes of one token and nothing else, so that
+    a policy with the same tokenizer can hand over its tokens without text.
+    """
+
+    prompt: Callable[[str], list[int]]
+    step: Callable[[str, bool], list[int]]
+    probe: tuple[int, ...]
+    after: tuple[int, ...] = ()
+    keep_probe: bool = True
+    plain: bool = False
+
+
+class PRMKind(NamedTuple):
+    """What kind of head a PRM has ("classes", "value" or "tokens") and how it reads a solution.
+
+    `tokens` are the texts for wrong and right of a head of kind "tokens".
+    """
+
+    name: str
+    head: str
+    format: Callable[[Tokenizer], StepFormat]
+    tokens: tuple[str, str] = ("-", "+")
+
+
+def probe_token(
+    tokenizer: Tokenizer, probe: str = "<extra_0>", *, keep: bool = True, after: str = ""
+) -> StepFormat:
+    """chat(question), then every step with a probe token behind it: Qwen2.5-Math-PRM.
+
+    `keep=False` is the single-probe reading: only the newest step has one, and `after` parts the
+    steps. Works for any token that a PRM of one's own is read at.
+    """
+    index = tokenizer.token_id(probe)
+    if index is None:
+        raise CheckpointError(f"the tokenizer lacks {probe}; use the PRM's own tokenizer.")
+    return StepFormat(
+        prompt=lambda question: tokenizer.encode(
+            tokenizer.chat([{"role": "user", "content": question}])
+        ),
+        step=lambda text, first: tokenizer.encode(text),
+        probe=(index,),
+        after=tuple(tokenizer.encode(after)) if after else (),
+        keep_probe=keep,
+        plain=keep and not after,
+    )
+
+
+def newline_value(tokenizer: Tokenizer) -> StepFormat:
+    """bos question newline, then every step with a newline behind it: Skywork-o1-Open-PRM."""
+    bos = tokenizer.special_tokens.get("bos_token", "")
+    newline = tokenizer.encode("\n")
+    return StepFormat(
+        prompt=lambda question: tokenizer.encode(f"{bos}{question}\n"),
+        step=lambda text, first: tokenizer.encode(text),
+        probe=tuple(newline[-1:]),
+        plain=True,
+    )
+
+
+def dialogue(tokenizer: Tokenizer) -> StepFormat:
+    """A chat in which the user gives the steps and the assistant says + or -: RLHFlow.
+
+    The first user turn is "question step", and v is read where the assistant's "+" is predicted.
+    Pieces between the contents are taken from the chat template.
+    """
+    first, verdict, second = "\x00first\x00", "\x00verdict\x00", "\x00second\x00"
+    chat = [
+        {"role": "user", "content": first},
+        {"role": "assistant", "content": verdict},
+        {"role": "user", "content": second},
+    ]
+    text = tokenizer.chat(chat, add_generation_prompt=False)
+    if any(text.count(mark) != 1 for mark in (first, verdict, second)):
+        raise CheckpointError(
+            "the chat template does not keep the contents of messages; use the PRM's own tokenizer."
+        )
+    before, rest = text.split(first)
+    to_verdict, rest = rest.split(verdict)
+    to_user, _ = rest.split(second)
+    return StepFormat(
+        prompt=lambda question: tokenizer.encode(before + question.strip()),
+        step=lambda text, first: tokenizer.continued((" " if first else "") + text.strip()),
+        probe=tuple(tokenizer.encode(to_verdict)),
+        after=tuple(tokenizer.encode("+" + to_user)),
+    )
+
+
+def step_tag(tokenizer: Tokenizer, tag: str = " ки", separator: str = "\n") -> StepFormat:
+    """bos question, then every step with a tag behind it: Math-Shepherd.
+
+    v is read at the tag itself, which is one token in Mistral's vocabulary.
+    """
+    bos = tokenizer.special_tokens.get("bos_token", "")
+    return StepFormat(
+        prompt=lambda question: tokenizer.encode(f"{bos}{question}"),
+        step=lambda text, first: tokenizer.continued((" " if first else separator) + text),
+        probe=tuple(tokenizer.continued(tag)),
+    )
+
+
+QWEN = PRMKind("qwen", "classes", probe_token)
+QWEN_ONCE = PRMKind("qwen-once", "classes", lambda t: probe_token(t, keep=False, after="\n\n"))
+SKYWORK = PRMKind("skywork", "value", newline_value)
+RLHFLOW = PRMKind("rlhflow", "tokens", dialogue)
+MATH_SHEPHERD = PRMKind("math-shepherd", "tokens", step_tag)
+PRM_KINDS = {kind.name: kind for kind in (QWEN, QWEN_ONCE, SKYWORK, RLHFLOW, MATH_SHEPHERD)}

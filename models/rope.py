@@ -1,0 +1,95 @@
+"""Rotary position embeddings (Su et al. 2021, arXiv 2104.09864) as the families scale them.
+
+    angle_i(position) = position f_i,      f_i = theta^(-2i/d) scaled by the kind,      i < d/2
+
+    linear      f_i / factor                                       (Chen et al. 2023, arXiv 2306.15595)
+    llama3      f_i for short wavelengths, f_i / factor for long ones, a blend between
+    longrope    f_i / short_i up to `original_positions` tokens, f_i / long_i for longer sequences;
+                cos and sin times `attention_factor`               (Ding et al. 2024, arXiv 2402.13753)
+
+d is the rotated part of a head, `fraction` of it. Knows nothing of layers or files.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+KINDS = ("default", "linear", "llama3", "longrope")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """One set of frequencies; fields that a kind does not name are not read."""
+
+    theta: float = 10000.0
+    kind: str = "default"
+    fraction: float = 1.0
+    factor: float = 1.0
+    low_frequency: float = 1.0
+    high_frequency: float = 4.0
+    original_positions: int = 0
+    short: tuple[float, ...] = ()
+    long: tuple[float, ...] = ()
+    attention_factor: float = 1.0
+
+    def rotated(self, head_dim: int) -> int:
+        """How many leading entries of a head are rotated."""
+        return int(head_dim * self.fraction)
+
+    def frequencies(self, head_dim: int, *, long: bool = False) -> np.ndarray:
+        """float32[rotated / 2] radians per position; `long` selects longrope's long factors."""
+        size = self.rotated(head_dim)
+        exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+        powers = np.power(np.float64(self.theta), exponents.astype(np.float64)).astype(np.float32)
+        if self.kind == "longrope":
+            factors = np.asarray(self.long if long else self.short, np.float32)
+            return np.float32(1) / (factors * powers)
+        plain = np.float32(1) / powers
+        if self.kind == "linear":
+            return plain / np.float32(self.factor)
+        return self._llama3(plain) if self.kind == "llama3" else plain
+
+    def _llama3(self, plain: np.ndarray) -> np.ndarray:
+        wavelength = np.float32(2 * np.pi) / plain
+        low, high = self.low_frequency, self.high_frequency
+        blend = (np.float32(self.original_positions) / wavelength - np.float32(low)) / np.float32(
+            high - low
+        )
+        scaled = plain / np.float32(self.factor)
+        mixed = (1 - blend) * scaled + blend * plain
+        out = np.where(wavelength > self.original_positions / low, scaled, mixed)
+        return np.where(wavelength < self.original_positions / high, plain, out).astype(np.float32)
+
+
+def rope_angles(
+    rope: Rope, head_dim: int, positions: Int[Array, "*b t"], context: Int[Array, "*b"] | None
+) -> tuple[Float[Array, "*b t 1 r"], Float[Array, "*b t 1 r"]]:
+    """(cos, sin), float32, of the rotated entries.
+
+    `context` is the length that each sequence may reach: longrope chooses its factors by it, once
+    for the whole sequence, so that cached keys stay right. None: the largest position of the input
+    decides, as in transformers.
+    """
+    rows = (1,) * positions.ndim
+    frequencies = jnp.asarray(rope.frequencies(head_dim)).reshape(*rows, -1)
+    if rope.kind == "longrope":
+        longer = jnp.max(positions) + 1 if context is None else context[..., None, None]
+        stretched = jnp.asarray(rope.frequencies(head_dim, long=True)).reshape(*rows, -1)
+        frequencies = jnp.where(longer > rope.original_positions, stretched, frequencies)
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    angles = jnp.concatenate([angles, angles], axis=-1)[..., None, :]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if rope.attention_factor != 1.0:
+        cos, sin = cos * rope.attention_factor, sin * rope.attention_factor
+    return cos, sin
+
+
+def rotate(x: Float[Array, "*b t h d"], cos: Array, sin: Array) -> Float[Array, "*b t h d"]:
+    """Heads turned by their angles, halves against halves; entries past the angles stay."""
+    size = cos.shape[-1]
+    turned, rest = x[..., :size], x[..., size:]
+    a, b = jnp.split(turned, 2, axis=-1)
+    turned = turned * cos.astype(x.dtype) + jnp.concatenate([-b, a], axis=-1) * sin.astype(x.dtype)
+    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
