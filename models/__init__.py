@@ -1,5 +1,7 @@
 """Flax ports of policies and process reward models, Hugging Face checkpoints in and out."""
 
+from pfjax.models._orbax import restore_weights as restore_weights
+from pfjax.models._orbax import save_weights as save_weights
 from pfjax.models.attention import Segment as Segment
 from pfjax.models.attention import attend as attend
 from pfjax.models.checkpoint import export as export
@@ -16,6 +18,10 @@ from pfjax.models.formats import RLHFLOW as RLHFLOW
 from pfjax.models.formats import SKYWORK as SKYWORK
 from pfjax.models.formats import PRMKind as PRMKind
 from pfjax.models.formats import StepFormat as StepFormat
+from pfjax.models.incremental import Scoring as Scoring
+from pfjax.models.incremental import append as append
+from pfjax.models.incremental import begin as begin
+from pfjax.models.incremental import select as select
 from pfjax.models.linear import Linear as Linear
 from pfjax.models.policy import PRM as PRM
 from pfjax.models.policy import Policy as Policy

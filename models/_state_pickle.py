@@ -189,7 +189,7 @@ def _storage(path: Path, words: object) -> Storage:
 
 def _reduce(path: Path, called: object, values: object) -> object:
     """What one of the known functions makes of its arguments; nothing is called."""
-    if type(called) is _Global and type(values) is tuple:
+    if type(called) is _Global:
         match called.name, values:
             case "collections OrderedDict", ():
                 return {}

@@ -71,8 +71,6 @@ def find_tensors(folder: Path) -> dict[str, PickledTensor]:
 def stored_view(info: PickledTensor) -> np.ndarray:
     """The tensor as a read-only view of the file, of which only what is used is read."""
     dtype = np.dtype(_NUMPY[info.dtype])
-    if 0 in info.shape:
-        return np.empty(info.shape, dtype)
     span = 1 + sum((n - 1) * stride for n, stride in zip(info.shape, info.strides, strict=True))
     try:
         flat = np.memmap(info.file, dtype, "r", offset=info.offset, shape=(span,))
@@ -115,7 +113,7 @@ def _placed(path: Path, name: str, tensor: Tensor, member: Member | None) -> Pic
     strides = tuple(s if n > 1 else 0 for n, s in zip(shape, strides, strict=True))
     if 0 in shape:
         fits = width * prod(n for n in shape if n) < 1 << 63
-        offset, strides = 0, (0,) * len(shape)
+        offset, strides = 0, (0,) * len(shape)  # one value of the archive behind it is mapped
     else:
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
         fits = last < storage.numel and prod(shape) <= storage.numel

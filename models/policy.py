@@ -50,10 +50,11 @@ class Policy:
                 f"{self.config.vocab_size - 1}; use this model's tokenizer."
             )
         _check_length(ids.shape[1], self.config)
-        return _logits(*self._split, jnp.asarray(ids, jnp.int32))
+        return _logits(*self.split, jnp.asarray(ids, jnp.int32))
 
     @cached_property
-    def _split(self):
+    def split(self):
+        """(graph, weights) of the module, for jitted functions."""
         return nnx.split(self.decoder)
 
 
@@ -111,12 +112,13 @@ class PRM:
         for row, (ids, _) in zip(padded, rows, strict=True):
             row[: len(ids)] = ids
         length = jnp.asarray([len(ids) for ids, _ in rows], jnp.int32)
-        classes = np.asarray(_classes(*self._split, jnp.asarray(padded), length))
+        classes = np.asarray(_classes(*self.split, jnp.asarray(padded), length))
         read = np.concatenate([z[at] for z, (_, at) in zip(classes, rows, strict=True)])
         return (paper_log_odds if paper else log_odds)(jnp.asarray(read))
 
     @cached_property
-    def _split(self):
+    def split(self):
+        """(graph, weights) of the module, for jitted functions."""
         return nnx.split(self.module)
 
 

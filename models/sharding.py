@@ -12,6 +12,7 @@ Key-value heads that the axis does not divide are kept on every device, and so i
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
 
 from pfjax.models.config import DecoderConfig
 
@@ -72,6 +73,19 @@ def weight_spec(path: tuple, config: DecoderConfig, size: int) -> P:
     if name in _BY_INPUT:
         return P("model", None) if leaf == "kernel" else P()
     return P()
+
+
+def gathered(x: Array) -> Array:
+    """x whole on every device of its group, where a "model" axis is left to the compiler.
+
+    Sums and cuts along a split axis would become exchanges between neighbours, for which the CPU's
+    devices wait on each other across groups.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    if kinds.get("model") != AxisType.Auto:
+        return x
+    return jax.lax.with_sharding_constraint(x, P())
 
 
 def weight_sharding(path: tuple, config: DecoderConfig, mesh: Mesh) -> NamedSharding:

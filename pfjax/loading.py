@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from pfjax import models
 from pfjax.reasoning.propose import Budget, Sampling
@@ -36,17 +38,22 @@ def load(
     step_tokens: int | None = None,
     max_steps: int | None = None,
     rows: int = 1024,
+    dtype: DTypeLike = jnp.float32,
+    weight_format: str | None = None,
     mesh: Mesh | None = None,
 ) -> Solver:
     """A Solver for a policy and a PRM, each an embedded name or a Hugging Face folder.
 
     Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps),
     then to 1024 tokens a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds
-    problems x particles in a device batch. CheckpointError says in one sentence why a checkpoint
+    problems x particles in a device batch. `dtype` and `weight_format` ("int8", "fp8") are those of
+    the weights, see `models.load_policy`; `mesh` (`models.make_mesh`) shards problems over its first
+    axis and weights over its axis "model". CheckpointError says in one sentence why a checkpoint
     cannot be used.
     """
-    loaded = models.load_policy(resolve(policy))
-    reward = None if prm is None else models.load_prm(resolve(prm))
+    how = {"dtype": dtype, "weight_format": weight_format, "mesh": mesh}
+    loaded = models.load_policy(resolve(policy), **how)
+    reward = None if prm is None else models.load_prm(resolve(prm), **how)
     own = budget(loaded)
     limits = Budget(
         step_tokens=step_tokens or own.step_tokens,

@@ -217,12 +217,23 @@ class Engine:
 
     @staticmethod
     def _shard(fn, mesh: Mesh | None, kinds: str):
-        """`fn` with problems sharded ('p') and weights replicated ('r')."""
+        """`fn` with problems sharded ('p') and weights as they are ('r').
+
+        Only the first axis is manual: over the axis "model" the compiler partitions each group's
+        own loops by the sharding of the weights.
+        """
         if mesh is None:
             return fn
         problems = PartitionSpec(mesh.axis_names[0])
         specs = tuple(PartitionSpec() if kind == "r" else problems for kind in kinds)
-        return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=problems, check_vma=False)
+        return jax.shard_map(
+            fn,
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=problems,
+            axis_names={mesh.axis_names[0]},
+            check_vma=False,
+        )
 
 
 def problem_keys(key: Key[Array, ""], ids: list[int]) -> Key[Array, " p"]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
+from pfjax.models.sharding import gathered
 from pfjax.reasoning import automaton
 from pfjax.reasoning.particles import Particles
 
@@ -118,7 +119,8 @@ def _decode(policy, prefix, table, sampling, budget, keys, x: Particles) -> _Loo
         hidden, buffer = cache.extend(
             policy, s.last[..., None], prefix, x.policy_cache, x.length, s.buffer, s.column
         )
-        logp = log_probs(policy.logits(hidden[:, :, 0]), sampling)
+        logits = gathered(policy.logits(hidden[:, :, 0]))
+        logp = log_probs(logits, sampling)
         token = draw(split(keys, s.column), logp)
         chosen = jnp.take_along_axis(logp, token[..., None], axis=-1)[..., 0]
         stop, ended, finished = automaton.advance(table, s.stop, token, s.count == 0)

@@ -1,7 +1,9 @@
 """Attention over a shared prefix, a private suffix and the new token equals a full forward pass."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import families
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,25 @@ def decoder(request):
     return models.load_policy(folder).decoder
 
 
+def _variant(name: str) -> models.Decoder:
+    """A family whose windows and longrope switch are inside the few tokens of this test."""
+    config = families.config(name)
+    if config.rope.kind == "longrope":
+        config = replace(config, rope=replace(config.rope, original_positions=PREFIX + 3))
+    return families.decoder(replace(config, num_layers=2, sliding_layers=config.sliding_layers[:2]))
+
+
+VARIANTS = ("qwen2-window", "qwen3-biases", "llama3", "granite", "phi3-longrope", "mistral-window")
+VARIANTS += ("gemma2", "gemma3")
+
+
 @pytest.fixture
 def tokens(decoder):
     """[problem, particle, position]; a problem's particles share the first PREFIX tokens."""
+    return _tokens(decoder)
+
+
+def _tokens(decoder):
     shape = (2, ROWS, PREFIX + SUFFIX + 1)
     draw = np.random.default_rng(3).integers(0, decoder.config.vocab_size, shape, np.int32)
     draw[:, :, :PREFIX] = draw[:, :1, :PREFIX]
@@ -70,7 +88,7 @@ def _by_segments(decoder, tokens):
 def _by_cache(decoder, tokens, kept):
     """Hidden states of two tokens, then of two more after each row has committed `kept` of them."""
     padded = jnp.pad(tokens[:, 0, :PREFIX], ((0, 0), (0, 4)))  # junk columns behind the prompt
-    prefix = cache.prefill(decoder, padded, jnp.full((2,), PREFIX, jnp.int32))
+    prefix = cache.prefill(decoder, padded, jnp.full((2,), PREFIX, jnp.int32), SUFFIX + 1)
     rows, length = kept.shape, jnp.zeros_like(kept)
     suffix, buffer = (cache.empty(decoder.config, rows, columns) for columns in (6, 3))
     step = tokens[..., PREFIX : PREFIX + 2]
@@ -97,6 +115,17 @@ def test_three_segments_equal_forward(decoder, tokens):
 
 def test_prefill_extend_commit_equal_forward(decoder, tokens):
     """Rows of different lengths: each commits 2, 1 or 0 tokens before the next step."""
+    _check_cache(decoder, tokens)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_layer_is_cached(name):
+    """Windows, soft caps, multipliers, norms of keys, and longrope that switches in the suffix."""
+    decoder = _variant(name)
+    _check_cache(decoder, _tokens(decoder))
+
+
+def _check_cache(decoder, tokens):
     kept = jnp.array([[2, 1, 0], [0, 2, 1]], jnp.int32)
     hidden = np.asarray(_jit(_by_cache, decoder, tokens, kept))
     wanted = np.asarray(_jit(_full, decoder, tokens))[:, :, PREFIX:]

@@ -99,7 +99,7 @@ def check_values(path, wanted):
     for name, value in wanted.items():
         view = stored_view(infos[name])
         assert view.dtype == value.dtype and view.shape == infos[name].shape == value.shape
-        assert not view.flags.writeable or not view.size
+        assert not view.flags.writeable
         np.testing.assert_array_equal(view, value)
 
 
@@ -161,10 +161,20 @@ BAD_PICKLES = {
     "odd items": (pickled(text("a")), "puts items in what is not a dict"),
     "items in a tuple": (b"\x80\2)(K\1K\1u.", "puts items in what is not a dict"),
     "attributes": (pickled(b"", b"}" + text("x") + b"Nsb"), "sets attributes other than"),
+    "attributes of a tuple": (b")}b.", "sets attributes other than"),
+    "attributes in a tuple": (pickled(b"", b")b"), "sets attributes other than"),
+    "True": (pickled(text("a") + b"\x88"), "a is True, wanted a tensor"),
+    "shape": (pickled(text("a") + tensor(shape=b"K\1")), "with arguments that torch never uses"),
+    "no view": (
+        pickled(text("a") + REBUILD + row(b"K\1", b"K\0", b")", b")", b"\x89", ORDERED) + b"R"),
+        "with arguments that torch never uses",
+    ),
     "call": (pickled(text("a") + REBUILD + b")R"), "with arguments that torch never uses"),
     "call of a tensor": (pickled(text("a") + tensor() + b")R"), "with arguments that torch never"),
     "storage": (row(text("storage")) + b"Q.", "in words that torch does not use"),
     "key": (pickled(text("a") + tensor(key="../x")), "in words that torch does not use"),
+    "digits": (pickled(text("a") + tensor(key="٣")), "in words that torch does not use"),
+    "long key": (pickled(text("a") + tensor(key="1" * 21)), "in words that torch does not use"),
     "numel": (pickled(text("a") + tensor(numel=13)), "13 values of F32 take 52"),
     "beyond": (pickled(text("a") + tensor(shape=(4, 4))), "needs more than the 12 values"),
     "offset": (pickled(text("a") + tensor(offset=1)), "needs more than the 12 values"),
@@ -290,7 +300,8 @@ def test_shards(sharded):
         ({"a": None}, "names the shard None, wanted"),
         ({"a": "three.bin"}, "lacks the shard three.bin"),
         ({"a": "two.bin"}, "places a in two.bin, which lacks it"),
-        ([], "has no weight_map"),
+        (["one.bin"], "has no weight_map"),
+        ({}, "has no weight_map"),
     ],
 )
 def test_bad_index(weight_map, message, sharded):

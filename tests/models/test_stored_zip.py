@@ -144,6 +144,7 @@ BAD = {
     "long extra": (damaged(b"PK\3\4", 28, b"\xff\xff"), "overlap or lie outside"),
     "some extra": (damaged(b"PK\3\4", 28, b"\xc8"), "overlap or lie outside"),
     "long name": (damaged(CENTRAL, 28, b"\xff\xff"), "claims 4 members and lists others"),
+    "last note": (damaged(GOOD[GOOD.rindex(CENTRAL) :], 32, b"\1"), "4 members and lists others"),
     "other name": (damaged(b"archive/data.pkl", 0, b"b"), "local header contradicts"),
     "local method": (damaged(b"PK\3\4", 8, b"\10"), "local header contradicts"),
     "local cipher": (damaged(b"PK\3\4", 6, b"\1"), "local header contradicts"),

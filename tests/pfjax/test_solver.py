@@ -41,15 +41,17 @@ def test_a_problem_alone_gives_the_same_particles_as_in_a_batch():
         ]
 
 
-def test_eight_devices_give_the_same_particles():
-    mesh = pfjax.models.problem_mesh()
-    assert mesh is not None and mesh.size == 8
-    one = solver()
-    sharded = pfjax.Solver(one.policy, one.prm, one.sampling, one.budget, mesh=mesh)
+@pytest.mark.parametrize("problem, model", [(8, 1), (4, 2), (2, 4)])
+def test_eight_devices_give_the_same_particles(problem, model):
+    """Problems over the first axis, weights over the second: the same tokens and scores."""
+    mesh = pfjax.models.make_mesh(problem, model)
+    sharded = pfjax.load(mesh=mesh)
     results = sharded.solve(QUESTIONS, particles=4, key=5, batch=8)
     for a, b in zip(results, batch_of_seven(), strict=True):
         assert tokens(a) == tokens(b)
         np.testing.assert_allclose(a.log_evidence, b.log_evidence, atol=1e-4)
+        values = [[node.value for node in r.tree.nodes] for r in (a, b)]
+        np.testing.assert_allclose(*values, atol=1e-4)
 
 
 def test_other_keys_give_other_particles():

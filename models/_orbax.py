@@ -1,0 +1,65 @@
+"""Weights of a model in orbax's format, which writes and reads them sharded, also onto another mesh."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from pfjax.models import sharding
+from pfjax.models.config import CheckpointError
+from pfjax.models.policy import PRM, Policy
+
+Model = TypeVar("Model", Policy, PRM)
+
+
+def save_weights(model: Policy | PRM, folder: str | Path) -> None:
+    """Writes the weights to a new folder, each device its own part."""
+    import orbax.checkpoint as ocp
+
+    target = Path(folder).expanduser().absolute()
+    if target.exists():
+        raise CheckpointError(f"{target} exists; save to a new folder.")
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(target, nnx.to_pure_dict(model.split[1]))
+
+
+def restore_weights(like: Model, folder: str | Path, *, mesh: Mesh | None = None) -> Model:
+    """The model `like` with the saved weights, placed on `mesh` (None: on one device).
+
+    CheckpointError if they are of another model.
+    """
+    import orbax.checkpoint as ocp
+
+    source = Path(folder).expanduser().absolute()
+    if not source.is_dir():
+        raise CheckpointError(f"{source} is not a folder; give the one that save_weights wrote.")
+    graph, state = like.split
+    config = like.config
+
+    def abstract(path, leaf):
+        if mesh is None:
+            place = SingleDeviceSharding(jax.devices()[0])
+        else:
+            place = sharding.weight_sharding(path, config, mesh)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    flat = [
+        (path, leaf.replace(abstract(path, leaf[...]))) for path, leaf in nnx.to_flat_state(state)
+    ]
+    target = nnx.to_pure_dict(nnx.from_flat_state(flat))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(source, target)
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise CheckpointError(
+            f"{source} does not hold the weights of this model ({reason}); restore it with the model "
+            "that was saved."
+        ) from None
+    module = nnx.merge(graph, params)
+    if isinstance(like, Policy):
+        return replace(like, decoder=module)
+    return replace(like, module=module)
