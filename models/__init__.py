@@ -30,6 +30,8 @@ from pfjax.models.prm import TokenModel as TokenModel
 from pfjax.models.prm import ValueModel as ValueModel
 from pfjax.models.quantize import quantized_module as quantized_module
 from pfjax.models.rope import Rope as Rope
+from pfjax.models.self_prm import token_prm as token_prm
+from pfjax.models.self_prm import value_prm as value_prm
 from pfjax.models.sharding import make_mesh as make_mesh
 from pfjax.models.sharding import problem_mesh as problem_mesh
 from pfjax.models.tokenizer import Tokenizer as Tokenizer

@@ -67,7 +67,7 @@ CASES: dict[str, dict] = {
     ),
     "mistral": dict(family="mistral", **PLAIN, **_heads(3, 3, 10, False), rope=Rope(1e6)),
     "mistral-grouped-7": dict(
-        family="mistral", **PLAIN, **_heads(7, 1, 6, True), **_windows(1, True, True, True)
+        family="mistral", **PLAIN, **_heads(7, 1, 6, True), **_windows(2, True, True, True)
     ),
     "gemma2": dict(
         family="gemma2", **GEMMA, **_heads(4, 2, 16, True), **_windows(4, True, False, True),

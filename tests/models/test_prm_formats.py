@@ -149,6 +149,39 @@ def test_the_paper_rounds_probabilities(prms):
     assert not np.array_equal(paper, exact) and np.abs(paper - exact).max() < 0.05
 
 
+def test_a_policy_judges_itself(checkpoint):
+    """Two tokens' logits at the probe; a fresh value head is even odds; the weights are the policy's."""
+    policy = models.load_policy(checkpoint("tied"))
+    prm = models.token_prm(policy, "+", "-", probe="<extra_0>")
+    ids, read = prm.encode(QUESTION, STEPS)
+    plus, minus = (policy.tokenizer.token_id(t) for t in "+-")
+    z = np.asarray(policy.logits(np.array([ids])))[0, read]
+    np.testing.assert_allclose(
+        prm.score(QUESTION, STEPS), z[:, plus] - z[:, minus], rtol=0, atol=1e-4
+    )
+    valued = models.value_prm(policy, probe="<extra_0>")
+    np.testing.assert_array_equal(valued.score(QUESTION, STEPS), np.zeros(3))
+    assert valued.module.decoder is policy.decoder
+    with pytest.raises(models.CheckpointError, match="lacks '<good>'"):
+        models.token_prm(policy, "<good>", "-", probe="<extra_0>")
+
+
+def test_the_reserved_tokens_of_a_policy_can_steer_a_search():
+    """The generic adapter inside the solver: one probe token, same vocabulary."""
+    import pfjax
+    from pfjax.loading import budget, resolve
+
+    policy = models.load_policy(resolve("embedded:small"))
+    prm = models.token_prm(policy, "1", "2", probe="<extra_0>")
+    solver = pfjax.Solver(policy, prm, budget=budget(policy))
+    result = solver.solve("Lee has 5 apples. Ivy has Lee + 3. How many apples does Ivy have?", 2)
+    path = result.tree.path(0)
+    whole = [i for i, node in enumerate(path) if node.text.endswith("\n\n") or node.finished]
+    wanted = prm.score(result.question, [node.text.strip() for node in path])
+    found = np.array([node.value for node in path])
+    np.testing.assert_allclose(found[whole], np.asarray(wanted)[whole], rtol=0, atol=1e-4)
+
+
 def test_wrong_use_is_named(prms):
     prm = prms["qwen"]
     state = models.begin(prm, [QUESTION], 2, room=8)

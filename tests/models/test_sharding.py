@@ -113,7 +113,7 @@ def test_orbax_restores_onto_another_mesh(folder, tmp_path):
     mesh = models.make_mesh(4, 2)
     models.save_weights(split, tmp_path / "weights")
     other = models.restore_weights(split, tmp_path / "weights", mesh=mesh)
-    for path, leaf in nnx.to_flat_state(other.split[1]):
+    for _, leaf in nnx.to_flat_state(other.split[1]):
         value = leaf[...]
         assert isinstance(value.sharding, NamedSharding) and value.sharding.mesh.shape == mesh.shape
     new = nnx.to_pure_dict(other.split[1])

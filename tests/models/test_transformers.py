@@ -30,6 +30,11 @@ def test_exports_run_in_transformers(name, checkpoint, tmp_path):
     np.testing.assert_allclose(policy.logits(tokens), wanted, rtol=0, atol=1e-4)
     assert np.abs(wanted).max() > 0.1
 
+    prompt = tokens[:1, :20]
+    told = dict(do_sample=False, max_new_tokens=8, eos_token_id=None, pad_token_id=0)
+    text = model.generate(torch.tensor(prompt), **told)[0, 20:].tolist()
+    assert text == greedy(policy, prompt, 8)
+
     theirs = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert theirs.encode(TEXT, add_special_tokens=False) == policy.tokenizer.encode(TEXT)
     ids = policy.tokenizer.encode(TEXT)
@@ -43,6 +48,14 @@ def test_exports_run_in_transformers(name, checkpoint, tmp_path):
     again = models.load_policy(tmp_path / "theirs")
     assert again.eos_ids == (2, 0)
     np.testing.assert_array_equal(again.logits(tokens), policy.logits(tokens))
+
+
+def greedy(policy, prompt: np.ndarray, count: int) -> list[int]:
+    """The likeliest continuation, by full passes of one width."""
+    ids = np.pad(prompt, ((0, 0), (0, count)))
+    for at in range(prompt.shape[1], ids.shape[1]):
+        ids[0, at] = int(policy.logits(ids)[0, at - 1].argmax())
+    return ids[0, prompt.shape[1] :].tolist()
 
 
 def test_bfloat16_export_is_read_as_bfloat16(checkpoint, tmp_path):
