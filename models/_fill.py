@@ -1,11 +1,11 @@
 """Weights of a checkpoint into an abstract module, each device's slice read straight into its place."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -17,6 +17,7 @@ from pfjax.models._tensors import TensorInfo, find_tensors, read_slice
 from pfjax.models.config import CheckpointError, DecoderConfig
 
 Module = TypeVar("Module", bound=nnx.Module)
+_THREADS = 4
 _TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -51,11 +52,14 @@ def fill(
     leaves = [(path, leaf, source(path, config)) for path, leaf in nnx.to_flat_state(state)]
     wanted = _stored_shapes([(leaf.shape, where) for _, leaf, where in leaves], config)
     _compare(folder, wanted, tensors)
-    filled = []
-    for path, leaf, where in leaves:
+
+    def read(entry):
+        path, leaf, where = entry
         at = None if mesh is None else sharding.weight_sharding(path, config, mesh)
-        value = _place(leaf.shape, where, tensors[where.name], dtype, at)
-        filled.append((path, leaf.replace(value)))
+        return path, leaf.replace(_place(leaf.shape, where, tensors[where.name], dtype, at))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        filled = list(pool.map(read, leaves))
     if _HEAD in tensors and _HEAD not in wanted and config.architecture != PRM_ARCHITECTURE:
         if "v_head.summary.weight" not in tensors:
             _check_tied(folder, tensors)
@@ -95,7 +99,7 @@ def _place(
         return read_slice(where.name, info, bounds, dtype, transpose=where.transpose)
 
     if at is None:
-        return jnp.asarray(read((slice(None),) * len(shape)))
+        return jax.device_put(read((slice(None),) * len(shape)))
     return jax.make_array_from_callback(shape, at, read)
 
 
