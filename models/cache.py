@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 from pfjax.models.attention import Segment, attend, causal_mask
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder, heads_first, transposed
+from pfjax.models.sharding import by_heads
 
 
 class KV(NamedTuple):
@@ -41,7 +42,11 @@ def empty(config: DecoderConfig, rows: tuple[int, ...], columns: int, dtype=jnp.
     heads, size = (*rows, config.num_kv_heads), config.head_dim
     k = tuple(jnp.zeros((*heads, size, columns), dtype) for _ in range(config.num_layers))
     v = tuple(jnp.zeros((*heads, columns, size), dtype) for _ in range(config.num_layers))
-    return KV(k, v)
+    return _placed(KV(k, v))
+
+
+def _placed(kv: KV) -> KV:
+    return jax.tree.map(lambda x: by_heads(x, -3), kv)
 
 
 def prefill(
@@ -64,7 +69,7 @@ def prefill(
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
     context = length + room
     decoder(tokens[:, None], positions[:, None], attention, context[:, None])
-    return Prefix(KV(tuple(keys), tuple(values)), length, context)
+    return Prefix(_placed(KV(tuple(keys), tuple(values))), length, context)
 
 
 def extend(
@@ -103,7 +108,7 @@ def extend(
 
     context = jnp.broadcast_to(prefix.context[:, None], length.shape)
     hidden = decoder(tokens, positions, attention, context)
-    return hidden, KV(tuple(keys), tuple(values))
+    return hidden, _placed(KV(tuple(keys), tuple(values)))
 
 
 def _oldest(window: int | None, prefix: Prefix, positions: Int[Array, "p n t"], ends):
@@ -126,9 +131,8 @@ def commit(cache: KV, buffer: KV, length: Int[Array, "p n"]) -> KV:
         put = jax.vmap(jax.vmap(lambda row, new, at: update(row, new, at, axis)))
         return lambda old, new: put(old, new, length)
 
-    return KV(
-        tuple(map(place(2), cache.k, buffer.k)),
-        tuple(map(place(1), cache.v, buffer.v)),
+    return _placed(
+        KV(tuple(map(place(2), cache.k, buffer.k)), tuple(map(place(1), cache.v, buffer.v)))
     )
 
 
@@ -141,7 +145,7 @@ def widen(cache: KV, columns: int) -> KV:
     def grow(x, axis):
         return jnp.pad(x, [(0, more if i == x.ndim + axis else 0) for i in range(x.ndim)])
 
-    return KV(tuple(grow(k, -1) for k in cache.k), tuple(grow(v, -2) for v in cache.v))
+    return _placed(KV(tuple(grow(k, -1) for k in cache.k), tuple(grow(v, -2) for v in cache.v)))
 
 
 def _between(columns: int, low: Int[Array, "p n t"] | None, high: Int[Array, "p n t"]):

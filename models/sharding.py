@@ -81,11 +81,23 @@ def gathered(x: Array) -> Array:
     Sums and cuts along a split axis would become exchanges between neighbours, for which the CPU's
     devices wait on each other across groups.
     """
+    return x if _auto_size() is None else jax.lax.with_sharding_constraint(x, P())
+
+
+def by_heads(x: Array, axis: int) -> Array:
+    """x, a cache, split by key-value heads as the weights that fill it are."""
+    size, axis = _auto_size(), axis % x.ndim
+    if size is None:
+        return x
+    spec = P() if x.shape[axis] % size else P(*[None] * axis, "model")
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def _auto_size() -> int | None:
+    """Devices on the "model" axis of the mesh in use, if the compiler is to partition it."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    if kinds.get("model") != AxisType.Auto:
-        return x
-    return jax.lax.with_sharding_constraint(x, P())
+    return mesh.shape["model"] if kinds.get("model") == AxisType.Auto else None
 
 
 def weight_sharding(path: tuple, config: DecoderConfig, mesh: Mesh) -> NamedSharding:

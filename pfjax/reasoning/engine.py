@@ -65,11 +65,11 @@ class Snapshot(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """Tables and ids that policy and PRM share."""
+    """Tables over the vocabulary that policy and PRM share, and the PRM's probe token."""
 
     stop: StopTable
     strip: rewards.StripTable
-    probe: int
+    probe: Int[Array, ""]
 
 
 class Engine:
@@ -91,8 +91,8 @@ class Engine:
     ):
         self._policy, policy_params = nnx.split(policy)
         self._prm, prm_params = (None, ()) if prm is None else nnx.split(prm)
-        self._params: PyTree = (policy_params, prm_params)
-        self._shared, self._settings = shared, settings
+        self._params: PyTree = (policy_params, prm_params, shared)
+        self._settings = settings
         self._resampler, self._n = resampler, n
         self._mesh = mesh
         self._prefill = jax.jit(self._prefill_at, static_argnums=1)
@@ -146,7 +146,7 @@ class Engine:
         return self._shard(partial(self._prefill_fn, level), self._mesh, "rp")(params, prompts)
 
     def _prefill_fn(self, level: int, params, prompts: Prompts) -> tuple[Context, smc.State]:
-        policy, prm = self._merge(params)
+        policy, prm, shared = self._merge(params)
         p, n, budget = prompts.last.shape[0], self._n, self._settings.budget
         prefix = cache.prefill(policy, prompts.policy, prompts.policy_length, budget.max_tokens)
         room = budget.max_tokens + budget.max_steps
@@ -162,35 +162,36 @@ class Engine:
             step_tokens=budget.step_tokens,
             max_steps=budget.max_steps,
             columns=columns,
-            reward_state=self._reward(prm, context, prm_columns).init(p, n),
+            reward_state=self._reward(prm, shared, context, prm_columns).init(p, n),
+            dtype=prefix.kv.k[0].dtype,
         )
         weights = jnp.full((p, n), -jnp.log(float(n)), jnp.float32)
         evidence, t = jnp.zeros(p, jnp.float32), jnp.full(p, -1, jnp.int32)
         return context, smc.State(blank, weights, evidence, t)
 
     def _step_fn(self, params, context: Context, key, state: smc.State):
-        policy, prm = self._merge(params)
+        policy, prm, shared = self._merge(params)
         model = language_model(
             policy,
             context.policy,
             state.particles,
-            self._shared.stop,
-            self._reward(prm, context),
+            shared.stop,
+            self._reward(prm, shared, context),
             self._settings,
         )
         state, info = smc.particle_filter(model, self._n, self._resampler).step(key, state)
         return state, self._snapshot(state, info)
 
     def _reward(
-        self, prm: RewardModule | None, context: Context, columns: int = 0
+        self, prm: RewardModule | None, shared: Shared, context: Context, columns: int = 0
     ) -> rewards.RewardModel:
         if prm is None or context.prm is None:
             return rewards.none()
         return rewards.process_reward(
             prm,
             context.prm,
-            self._shared.strip,
-            self._shared.probe,
+            shared.strip,
+            shared.probe,
             step_tokens=self._settings.budget.step_tokens,
             columns=columns,
         )
@@ -211,9 +212,9 @@ class Engine:
             info=info,
         )
 
-    def _merge(self, params) -> tuple[Decoder, RewardModule | None]:
-        policy, prm = params
-        return nnx.merge(self._policy, policy), self._prm and nnx.merge(self._prm, prm)
+    def _merge(self, params) -> tuple[Decoder, RewardModule | None, Shared]:
+        policy, prm, shared = params
+        return nnx.merge(self._policy, policy), self._prm and nnx.merge(self._prm, prm), shared
 
     @staticmethod
     def _shard(fn, mesh: Mesh | None, kinds: str):

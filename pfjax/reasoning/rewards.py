@@ -117,7 +117,7 @@ def process_reward(
     prm: RewardModule,
     prefix: cache.Prefix,
     strip_by: StripTable,
-    probe: int,
+    probe: Int[Array, ""],
     *,
     step_tokens: int,
     columns: int,

@@ -138,7 +138,7 @@ class Solver:
                 )
             tokenizer, eos = self.policy.tokenizer, self.policy.eos_ids
             tables = _tables(tokenizer.token_bytes, eos, self.policy.config.vocab_size)
-            shared = Shared(*tables, prm.format.probe[0] if prm else 0)
+            shared = Shared(*tables, jnp.int32(prm.format.probe[0] if prm else 0))
             settings = Settings(self.sampling, self.budget, found.potential(self.tau))
             self._engines[method, particles] = Engine(
                 self.policy.decoder,
