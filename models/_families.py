@@ -13,6 +13,7 @@ from pfjax.models.rope import Rope
 FAMILIES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen2ForProcessRewardModel": "qwen2",
+    "Qwen2ForPrmModel": "qwen2",  # Skywork-o1-Open-PRM
     "Qwen3ForCausalLM": "qwen3",
     "LlamaForCausalLM": "llama",
     "GraniteForCausalLM": "granite",

@@ -35,4 +35,6 @@ def value_prm(policy: Policy, probe: str) -> PRM:
     dtype = policy.decoder.norm.scale[...].dtype
     module.value_head.kernel = nnx.Param(jnp.zeros((policy.config.hidden_size, 1), dtype))
     module.value_head.bias = nnx.Param(jnp.zeros((1,), dtype))
-    return PRM(module, policy.tokenizer, PRMKind("self-value", "value", partial(probe_token, probe=probe)))
+    return PRM(
+        module, policy.tokenizer, PRMKind("self-value", "value", partial(probe_token, probe=probe))
+    )

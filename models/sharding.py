@@ -9,6 +9,8 @@ first and every group of devices runs its own loops. Weights are split over the 
 Key-value heads that the axis does not divide are kept on every device, and so is their cache.
 """
 
+from collections.abc import Callable
+
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -73,6 +75,21 @@ def weight_spec(path: tuple, config: DecoderConfig, size: int) -> P:
     if name in _BY_INPUT:
         return P("model", None) if leaf == "kernel" else P()
     return P()
+
+
+def over_problems(fn: Callable, mesh: Mesh | None, arguments: int) -> Callable:
+    """`fn(weights, *arguments)` with the arguments sharded over the mesh's first axis.
+
+    Only that axis is manual: over "model" the compiler partitions each group's own loops by the
+    sharding of the weights.
+    """
+    if mesh is None:
+        return fn
+    first = mesh.axis_names[0]
+    specs = (P(), *[P(first)] * arguments)
+    return jax.shard_map(
+        fn, mesh=mesh, in_specs=specs, out_specs=P(first), axis_names={first}, check_vma=False
+    )
 
 
 def gathered(x: Array) -> Array:

@@ -1,7 +1,7 @@
 """The command line. Heavy modules are imported inside the commands, so that --help is quick.
 
-Exit codes: 0 done; 1 a question ended without an answer; 2 bad input, one sentence on stderr; 130
-Ctrl-C.
+Exit codes: 0 done; 1 a question ended without an answer, or a plan does not fit; 2 bad input, one
+sentence on stderr; 130 Ctrl-C.
 """
 
 import inspect
@@ -15,11 +15,11 @@ import typer
 
 from pfjax import _terminal as terminal
 from pfjax._errors import INTERRUPTED, interruptible, leave_now, one_sentence
+from pfjax._options import DEBUG, JSON
+from pfjax._plan import plan
 
 METHODS = "pf, paper, best-of-n, weighted-best-of-n, majority, sample"
 RECIPES = "embedded-small, embedded-large, embedded-prm, distil"
-DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document, nothing else.")]
 SEED = typer.Option(help="One seed, one result.")
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(plan)
 
 
 def main() -> None:

@@ -15,13 +15,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
+from pfjax.models.sharding import over_problems
 from pfjax.reasoning import particles, rewards
 from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.model import Settings, language_model
@@ -96,7 +97,7 @@ class Engine:
         self._resampler, self._n = resampler, n
         self._mesh = mesh
         self._prefill = jax.jit(self._prefill_at, static_argnums=1)
-        self._step = jax.jit(self._shard(self._step_fn, mesh, "rppp"), donate_argnums=3)
+        self._step = jax.jit(over_problems(self._step_fn, mesh, 3), donate_argnums=3)
         self._grow = jax.jit(self._grow_fn, static_argnums=1)
 
     def prefill(self, prompts: Prompts) -> tuple[Context, smc.State]:
@@ -143,7 +144,7 @@ class Engine:
         return state._replace(particles=x)
 
     def _prefill_at(self, params, level: int, prompts: Prompts):
-        return self._shard(partial(self._prefill_fn, level), self._mesh, "rp")(params, prompts)
+        return over_problems(partial(self._prefill_fn, level), self._mesh, 1)(params, prompts)
 
     def _prefill_fn(self, level: int, params, prompts: Prompts) -> tuple[Context, smc.State]:
         policy, prm, shared = self._merge(params)
@@ -215,26 +216,6 @@ class Engine:
     def _merge(self, params) -> tuple[Decoder, RewardModule | None, Shared]:
         policy, prm, shared = params
         return nnx.merge(self._policy, policy), self._prm and nnx.merge(self._prm, prm), shared
-
-    @staticmethod
-    def _shard(fn, mesh: Mesh | None, kinds: str):
-        """`fn` with problems sharded ('p') and weights as they are ('r').
-
-        Only the first axis is manual: over the axis "model" the compiler partitions each group's
-        own loops by the sharding of the weights.
-        """
-        if mesh is None:
-            return fn
-        problems = PartitionSpec(mesh.axis_names[0])
-        specs = tuple(PartitionSpec() if kind == "r" else problems for kind in kinds)
-        return jax.shard_map(
-            fn,
-            mesh=mesh,
-            in_specs=specs,
-            out_specs=problems,
-            axis_names={mesh.axis_names[0]},
-            check_vma=False,
-        )
 
 
 def problem_keys(key: Key[Array, ""], ids: list[int]) -> Key[Array, " p"]:

@@ -242,7 +242,9 @@ def python(code, **options):
     )
 
 
-@pytest.mark.parametrize("args", [["--help"], ["solve", "--help"], ["models"], ["--version"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["solve", "--help"], ["plan", "--help"], ["models"], ["--version"]]
+)
 def test_quick_commands_do_not_import_jax(args):
     code = f"""
 import sys

@@ -1,0 +1,90 @@
+"""Bytes on one device while a search runs: exact for what is allocated, an estimate for temporaries.
+
+    weights + stop tables + prompt caches + particles            exact: shapes of the engine's functions
+    + moved cache + step buffers + activations                   temporaries of a step
+
+`moved`: resampling gathers rows into a new buffer, and committing a step writes to another. XLA reuses
+the donated buffers one after the other: steps compiled on CPU needed 0.5 to 0.65 of the larger of the
+two caches beside the state, so one whole copy of the larger is counted. `activations` is the largest
+of three: logits, log-probabilities and their sums; scores, weights and gated unit of a block of the
+PRM; the same of the prompts. Caches are counted at their last size, see `Engine._level`. Knows
+nothing of devices.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from pfjax.plan.shapes import Workload, caches, nbytes, shapes, split_bytes, table_bytes
+from pfjax.plan.weights import Model, is_split, weight_bytes
+
+
+class Memory(NamedTuple):
+    """Bytes on one device, see the module docstring."""
+
+    policy_weights: int
+    prm_weights: int
+    tables: int
+    prompts: int
+    particles: int
+    moved: int
+    buffers: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self)
+
+
+def memory(work: Workload) -> Memory:
+    """Bytes on each device of a group."""
+    found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
+    x, context = found.state.particles, found.context
+    policy_cache, prm_cache = caches(work)
+    rest = x._replace(policy_cache=(), reward_state=getattr(x.reward_state, "length", ()))
+    lengths = [p._replace(kv=()) for p in (context.policy, context.prm) if p is not None]
+    prompt = sum(map(nbytes, (*lengths, found.state.log_evidence, found.state.t)))
+    prompt += split_bytes(context.policy.kv, work.policy, work.model)
+    buffers = split_bytes(found.policy_buffer, work.policy, work.model)
+    if work.prm is not None and context.prm is not None and found.prm_buffer is not None:
+        prompt += split_bytes(context.prm.kv, work.prm, work.model)
+        buffers += split_bytes(found.prm_buffer, work.prm, work.model)
+    row = nbytes(rest) + nbytes(found.state.log_weights) + policy_cache + prm_cache
+    weights = work.dtype, work.weight_format, work.model
+    return Memory(
+        policy_weights=weight_bytes(work.policy, *weights),
+        prm_weights=weight_bytes(work.prm, *weights) if work.prm else 0,
+        tables=table_bytes() * work.policy.config.vocab_size,
+        prompts=prompt * work.problems,
+        particles=row * work.rows,
+        moved=max(policy_cache, prm_cache) * work.rows,
+        buffers=buffers * work.rows,
+        activations=_activations(work),
+    )
+
+
+def _activations(work: Workload) -> int:
+    found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
+    parts = [3 * 4 * work.rows * work.policy.config.vocab_size]
+    width = found.context.policy.kv.k[0].shape[-1]
+    parts.append(_block(work.policy, work, work.problems, width, width))
+    if work.prm is not None and found.context.prm is not None and found.prm_buffer is not None:
+        prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
+        columns = prompt + found.state.particles.reward_state.kv.k[0].shape[-1] + buffer
+        parts.append(_block(work.prm, work, work.problems, prompt, prompt))
+        parts.append(_block(work.prm, work, work.rows, buffer // 2, columns))
+    return max(parts)
+
+
+def _block(model: Model, work: Workload, rows: int, tokens: int, columns: int) -> int:
+    """Bytes of one layer at work on `tokens` new tokens a row that see `columns`."""
+    config, itemsize = model.config, jnp.dtype(work.dtype).itemsize
+    heads = config.num_heads // (work.model if is_split(config, "q_proj", work.model) else 1)
+    inner = config.intermediate_size // (
+        work.model if is_split(config, "up_proj", work.model) else 1
+    )
+    attention = heads * columns * (4 + itemsize)
+    return (
+        rows * tokens * (max(attention, 3 * inner * itemsize) + 4 * config.hidden_size * itemsize)
+    )

@@ -1,0 +1,168 @@
+"""From a request to a plan: read the models, choose the mesh, compare bytes with the device."""
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pfjax.models.linear import FORMATS
+from pfjax.plan import advice, devices, sources
+from pfjax.plan.devices import Device
+from pfjax.plan.memory import Memory, memory
+from pfjax.plan.roofline import Roofline, roofline
+from pfjax.plan.setup import Largest, Setup, axes, largest
+from pfjax.plan.weights import Model, replicated
+from pfjax.reasoning.propose import Budget
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    None for the policy's own budget, for a mesh to be chosen, for weights as wide as `dtype`, and
+    for a search without a PRM.
+    """
+
+    policy: str = "Qwen2.5-7B"
+    prm: str | None = "Qwen2.5-Math-PRM-7B"
+    device: str = "H200"
+    mesh: str | None = None
+    dtype: str = "bfloat16"
+    weight_format: str | None = None
+    particles: int = 32
+    problems: int = 8
+    prompt_tokens: int = 256
+    max_tokens: int | None = None
+    step_tokens: int | None = None
+    max_steps: int | None = None
+    prm_kind: str | None = None
+
+    def checked(self) -> "Request":
+        """Itself; ValueError for what no model is needed to refuse."""
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, wanted one of {', '.join(DTYPES)}.")
+        if self.weight_format is not None and self.weight_format not in FORMATS:
+            raise ValueError(
+                f"weight-format is {self.weight_format!r}, wanted one of {', '.join(FORMATS)}."
+            )
+        names = ("particles", "problems", "prompt_tokens", "max_tokens", "step_tokens", "max_steps")
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= 1 << 24:
+                wanted = f"wanted 1 to {1 << 24}"
+                raise ValueError(f"{name.replace('_', '-')} is {value}, {wanted}.")
+        return self
+
+
+class Plan(NamedTuple):
+    """What `pfjax plan` shows; `advice` is the cheapest change that fits, None if it fits."""
+
+    request: Request
+    device: Device
+    setup: Setup
+    chosen: bool
+    memory: Memory
+    largest: Largest
+    roofline: Roofline
+    advice: str | None
+    notes: list[str]
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory and contexts are large enough."""
+        return self.advice is None
+
+
+def make_plan(request: Request) -> Plan:
+    """The plan of a request; ValueError (CheckpointError for models) if it cannot be made."""
+    request = request.checked()
+    device = devices.find(request.device)
+    asked = None if request.mesh is None else parse_mesh(request.mesh)
+    policy, generation = sources.read_policy(request.policy)
+    prm = None if request.prm is None else sources.read_prm(request.prm, request.prm_kind)
+    setup = Setup(
+        policy=policy,
+        prm=prm,
+        device=device,
+        problem=asked[0] if asked else 1,
+        model=asked[1] if asked else 1,
+        dtype=request.dtype,
+        weight_format=request.weight_format,
+        budget=_budget(request, generation),
+        prompt_tokens=request.prompt_tokens,
+        particles=request.particles,
+        problems=request.problems,
+    )
+    if asked is None:
+        setup = _choose(setup)
+    work = setup.workload
+    return Plan(
+        request=request,
+        device=device,
+        setup=setup,
+        chosen=asked is None,
+        memory=memory(work),
+        largest=largest(setup),
+        roofline=roofline(work, device, setup.problem),
+        advice=None if setup.fits else advice.advise(setup),
+        notes=_notes(setup, asked is None),
+    )
+
+
+def parse_mesh(text: str) -> tuple[int, int]:
+    """(problem axis, model axis) of a text such as "1x4"; ValueError for another form."""
+    found = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", text.strip())
+    if found is None:
+        raise ValueError(f"mesh is {text!r}, wanted PROBLEMxMODEL devices such as 1x4.")
+    return int(found[1]), int(found[2])
+
+
+def _budget(request: Request, generation: dict) -> Budget:
+    """What is asked for, else the policy's own, else the defaults of `pfjax.load`."""
+    return Budget(
+        step_tokens=request.step_tokens or int(generation.get("step_tokens") or 256),
+        max_tokens=request.max_tokens or int(generation.get("max_new_tokens") or 1024),
+        max_steps=request.max_steps or int(generation.get("max_steps") or 40),
+    )
+
+
+def _choose(setup: Setup) -> Setup:
+    """The smallest model axis that fits; if none does, that for one particle; else the largest."""
+    tried = [setup._replace(model=size) for size in axes(setup.device)]
+    for found in (*tried, *(t._replace(particles=1, problems=1) for t in tried)):
+        if found.in_memory:
+            return setup._replace(model=found.model)
+    return tried[-1]
+
+
+def _notes(setup: Setup, chosen: bool) -> list[str]:
+    notes = []
+    if chosen:
+        mesh = f"{setup.problem}x{setup.model}"
+        none = f"No mesh was given and none has the memory; the figures are those of {mesh}."
+        smallest = f"No mesh was given: {mesh} is the smallest with the memory."
+        notes.append(smallest if setup.in_memory else none)
+    for model in (setup.policy, setup.prm):
+        if model is not None:
+            notes += _replicated(model, setup.model)
+    padding = -setup.problems % setup.problem
+    if padding:
+        notes.append(
+            f"{setup.problems} problems are padded to {setup.problems + padding}, "
+            f"{setup.workload.problems} on each of {setup.problem} groups of devices."
+        )
+    return notes
+
+
+def _replicated(model: Model, size: int) -> list[str]:
+    names = replicated(model, size)
+    if not names:
+        return []
+    config = model.config
+    kept = " and the cache" if "k_proj" in names else ""
+    return [
+        f"{model.name}: a model axis of {size} does not divide all of {config.num_heads} heads, "
+        f"{config.num_kv_heads} key-value heads and {config.intermediate_size} MLP columns, so "
+        f"{', '.join(names)}{kept} are whole on every device."
+    ]

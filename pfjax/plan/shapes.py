@@ -1,0 +1,148 @@
+"""What the engine allocates, as abstract arrays, and what one device holds of it.
+
+Shapes come from `jax.eval_shape` of the engine's own functions for one problem with one particle;
+everything else is a multiple, because the leading axes of every array are problems and particles.
+Key-value heads are divided over the model axis where it divides them. Knows nothing of weights.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from pfjax import smc
+from pfjax.models import cache
+from pfjax.models.config import DecoderConfig
+from pfjax.models.prm import RewardModule
+from pfjax.plan.weights import Model, is_split
+from pfjax.reasoning import automaton, particles, rewards
+from pfjax.reasoning.engine import Context
+from pfjax.reasoning.propose import Budget
+from pfjax.reasoning.solver import _pad
+
+
+class Workload(NamedTuple):
+    """What one group of devices, a model axis of `model`, holds and does."""
+
+    policy: Model
+    prm: Model | None
+    dtype: str
+    weight_format: str | None
+    model: int
+    budget: Budget
+    prompt_tokens: int
+    particles: int
+    problems: int
+
+    @property
+    def rows(self) -> int:
+        """Particles of all problems of the group."""
+        return self.particles * self.problems
+
+
+class Shapes(NamedTuple):
+    """What the engine allocates for one problem with one particle."""
+
+    context: Context
+    state: smc.State
+    policy_buffer: cache.KV
+    prm_buffer: cache.KV | None
+
+
+class _Config(NamedTuple):
+    """Stands in for a reward module: a cache is shaped by its config alone."""
+
+    config: DecoderConfig
+
+
+@lru_cache(maxsize=64)
+def shapes(
+    policy: Model, prm: Model | None, budget: Budget, prompt_tokens: int, dtype: str
+) -> Shapes:
+    """Abstract arrays of the engine for one problem and one particle, caches in `dtype`."""
+    kept = jnp.dtype(dtype)
+    ids = [0] * prompt_tokens
+    prompts = jax.eval_shape(lambda: _pad([(ids, ids)], 1))
+    prm_columns = budget.max_tokens + budget.max_steps
+
+    def allocate() -> Shapes:
+        prefix = _prefix(policy, prompts.policy.shape[1], kept)
+        step = cache.empty(policy.config, (1, 1), budget.step_tokens, kept)
+        if prm is None:
+            return Shapes(Context(prefix, None), _state(policy, budget, (), kept), step, None)
+        prm_prefix = _prefix(prm, prompts.prm.shape[1], kept)
+        reward = _reward(prm, prm_prefix, budget, prm_columns).init(1, 1)
+        width = reward.kv.k[0].shape[-1] - prm_columns
+        buffer = cache.empty(prm.config, (1, 1), width, kept)
+        state = _state(policy, budget, reward, kept)
+        return Shapes(Context(prefix, prm_prefix), state, step, buffer)
+
+    return jax.eval_shape(allocate)
+
+
+def _state(policy: Model, budget: Budget, reward: PyTree[Array], dtype: jnp.dtype) -> smc.State:
+    blank = particles.empty(
+        policy.config,
+        jnp.zeros(1, jnp.int32),
+        jnp.ones(1, bool),
+        1,
+        max_tokens=budget.max_tokens,
+        step_tokens=budget.step_tokens,
+        max_steps=budget.max_steps,
+        columns=budget.max_tokens + budget.step_tokens,
+        reward_state=reward,
+        dtype=dtype,
+    )
+    return smc.State(blank, jnp.zeros((1, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+
+
+def _prefix(model: Model, width: int, dtype: jnp.dtype) -> cache.Prefix:
+    length = jnp.zeros(1, jnp.int32)
+    return cache.Prefix(cache.empty(model.config, (1,), width, dtype), length, length)
+
+
+def _reward(prm: Model, prefix: cache.Prefix, budget: Budget, columns: int) -> rewards.RewardModel:
+    module = cast(RewardModule, _Config(prm.config))
+    strip = rewards.strip_table([b""], [0])
+    return rewards.process_reward(
+        module,
+        prefix,
+        strip,
+        jnp.int32(0),
+        step_tokens=budget.step_tokens,
+        columns=columns,
+    )
+
+
+def caches(work: Workload) -> tuple[int, int]:
+    """Bytes on each device of one particle's policy cache and PRM cache."""
+    x = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype).state.particles
+    policy = split_bytes(x.policy_cache, work.policy, work.model)
+    return policy, split_bytes(x.reward_state.kv, work.prm, work.model) if work.prm else 0
+
+
+def kv_bytes(model: Model, dtype: str, size: int = 1) -> int:
+    """Cache bytes of one token on one device of a model axis."""
+    kv = jax.eval_shape(lambda: cache.empty(model.config, (1,), 1, jnp.dtype(dtype)))
+    return split_bytes(kv, model, size)
+
+
+def nbytes(tree: object) -> int:
+    """Bytes of all leaves, arrays or abstract."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def split_bytes(kv: cache.KV, model: Model, size: int) -> int:
+    """Bytes of a cache on one device of a model axis."""
+    return nbytes(kv) // (size if is_split(model.config, "k_proj", size) else 1)
+
+
+@lru_cache(maxsize=1)
+def table_bytes() -> int:
+    """Bytes a token id takes in the tables that find step ends and strip delimiters."""
+    pair = jax.eval_shape(
+        lambda: (automaton.stop_table([b""], [0]), rewards.strip_table([b""], [0]))
+    )
+    return nbytes(pair)
