@@ -130,7 +130,10 @@ def load(folder: Path, devices: int) -> dict:
 def table(report: dict) -> str:
     size, rows = report["bytes"], report["rows"]
     lines = [report["machine"], "", f"{size / 1e9:.2f} GB of bfloat16 weights.", ""]
-    lines += ["| | seconds | GB/s | of cp's speed | peak memory / weights |", "|---|---|---|---|---|"]
+    lines += [
+        "| | seconds | GB/s | of cp's speed | peak memory / weights |",
+        "|---|---|---|---|---|",
+    ]
     base = statistics.median(r["seconds"] for r in rows["cp"])
     for name, runs in rows.items():
         seconds = statistics.median(r["seconds"] for r in runs)

@@ -45,6 +45,9 @@ def plan(
         str | None,
         typer.Option(help="How the PRM reads solutions, such as skywork.", show_default="as noted"),
     ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile a step for the TPU slice, without a TPU.")
+    ] = False,
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> None:
@@ -52,6 +55,9 @@ def plan(
 
     Weights and caches are counted from the shapes that loading and searching would allocate, what
     a step needs for a while is estimated. Speeds are ceilings of the hardware, not forecasts.
+
+    --compile needs pfjax[tpu] and minutes: the compiler then says what it allocates, which
+    collectives stand in the token loops, and whether a cache is copied there.
 
     Exit code 0: it fits. 1: it does not; one sentence says what to change. 2: bad input.
 
@@ -62,7 +68,8 @@ def plan(
     prm_weights, tables, prompts, particles, moved, buffers, activations, total, capacity), largest
     (problems, particles, rows) and roofline (weight_bytes_streamed, decode and scoring with their
     bytes, operations, seconds and bound, move_seconds, generation_seconds, tokens_per_second,
-    tokens_per_second_with_scoring).
+    tokens_per_second_with_scoring) and compiled (null without --compile; topology, seconds, bytes on
+    a device: arguments, temporaries, outputs, aliased, total; in_loop, cache_copies).
     """
     with one_sentence(debug):
         from pfjax.plan import Request, make_plan, report
@@ -84,9 +91,21 @@ def plan(
                 prm_kind=prm_kind,
             )
         )
+        compiled = _compiled(found.setup) if compile else None
         if as_json:
-            terminal.print_json(report.document(found))
+            terminal.print_json(report.document(found, compiled))
         else:
-            report.show(found)
+            report.show(found, compiled)
         if not found.fits:
             raise typer.Exit(1)
+
+
+def _compiled(setup):
+    import jax
+
+    from pfjax.plan.compile import check
+
+    jax.config.update("jax_platforms", "cpu")  # or a machine with libtpu looks for a TPU
+    with terminal.spinner() as say:
+        say(f"compiling for {setup.problem * setup.model} x {setup.device.name}")
+        return check(setup)

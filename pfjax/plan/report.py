@@ -6,6 +6,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from pfjax.plan.compile import Compiled
 from pfjax.plan.devices import RESERVE
 from pfjax.plan.planner import Plan
 from pfjax.plan.roofline import Ceiling
@@ -18,14 +19,14 @@ _PARTS = {
     "tables": "tables of token ids",
     "prompts": "prompt caches",
     "particles": "particles and caches",
-    "moved": "one cache moved",
+    "moved": "caches moved",
     "buffers": "step buffers",
     "activations": "activations",
 }
 _ESTIMATED = ("moved", "activations")
 
 
-def document(plan: Plan) -> dict:
+def document(plan: Plan, compiled: Compiled | None = None) -> dict:
     """The JSON of `pfjax plan --json`; bytes are those of one device unless the name says otherwise."""
     setup, roof, memory = plan.setup, plan.roofline, plan.memory
     return {
@@ -46,6 +47,7 @@ def document(plan: Plan) -> dict:
         "largest": plan.largest._asdict(),
         "roofline": roof._asdict()
         | {"decode": _ceiling(roof.decode), "scoring": roof.scoring and _ceiling(roof.scoring)},
+        "compiled": compiled and compiled._asdict() | {"total": compiled.total},
     }
 
 
@@ -67,11 +69,14 @@ def _ceiling(ceiling: Ceiling) -> dict:
     return ceiling._asdict() | {"seconds": ceiling.seconds, "bound": ceiling.bound}
 
 
-def show(plan: Plan, console: Console | None = None) -> None:
+def show(plan: Plan, compiled: Compiled | None = None, console: Console | None = None) -> None:
     """The plan on stdout."""
     console = console or Console()
     parts = [_head(plan), Text(""), _models(plan), Text(""), _memory(plan), Text("")]
-    console.print(Group(*parts, _speed(plan), Text(""), _verdict(plan)))
+    parts += [_speed(plan), Text("")]
+    if compiled is not None:
+        parts += [_compiled(plan, compiled), Text("")]
+    console.print(Group(*parts, _verdict(plan)))
 
 
 def _head(plan: Plan) -> Text:
@@ -133,6 +138,18 @@ def _speed(plan: Plan) -> Table:
     rows.append(["moving caches", _time(roof.move_seconds), "a generation"])
     speed = f"{roof.tokens_per_second_with_scoring:,.0f} tokens/s"
     rows.append(["decoding and all", speed, f"{_time(roof.generation_seconds)} a generation"])
+    return _table(rows)
+
+
+def _compiled(plan: Plan, compiled: Compiled) -> Table:
+    loops = ", ".join(f"{n} {kind}" for kind, n in sorted(compiled.in_loop.items())) or "none"
+    off = plan.memory.total / compiled.total - 1
+    rows = [[f"compiled for {compiled.topology}", "", ""]]
+    rows.append(["weights, particles, prompts", _gb(compiled.arguments), ""])
+    rows.append(["temporaries", _gb(compiled.temporaries), ""])
+    rows.append(["together", _gb(compiled.total), f"the plan says {off:+.1%}"])
+    rows.append(["copies of caches in loops", str(compiled.cache_copies), ""])
+    rows.append(["time to compile", _time(compiled.seconds), f"in loops: {loops}"])
     return _table(rows)
 
 

@@ -57,7 +57,7 @@ def parameters(
     model: Model, dtype: str, weight_format: str | None, size: int
 ) -> tuple[Parameter, ...]:
     """Every parameter as `load_policy` or `load_prm` would hold it on a model axis of `size`."""
-    config = _as_loaded(model, size)
+    config = as_loaded(model, size)
     one_layer = replace(config, num_layers=1, sliding_layers=())
     graph, state = nnx.split(abstract(lambda rngs: _build(model.head, one_layer, rngs)))
     kept = jnp.dtype(dtype)
@@ -77,7 +77,21 @@ def parameters(
     return tuple(found)
 
 
-def _as_loaded(model: Model, size: int) -> DecoderConfig:
+def weights(
+    model: Model, dtype: str, weight_format: str | None, size: int
+) -> tuple[nnx.GraphDef, nnx.State]:
+    """The whole module, without arrays, as it would be loaded."""
+    config = as_loaded(model, size)
+    graph, state = nnx.split(abstract(lambda rngs: _build(model.head, config, rngs)))
+    kept = jnp.dtype(dtype)
+    state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, kept), state)
+    if weight_format is None:
+        return graph, state
+    stored = weight_format
+    return nnx.split(nnx.eval_shape(lambda s: quantized_module(nnx.merge(graph, s), stored), state))
+
+
+def as_loaded(model: Model, size: int) -> DecoderConfig:
     """The vocabulary padded to the axis; a PRM with a head of its own has no lm_head."""
     config = model.config
     config = replace(config, vocab_padding=vocab_padding(config.vocab_size, size))

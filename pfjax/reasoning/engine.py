@@ -92,7 +92,7 @@ class Engine:
     ):
         self._policy, policy_params = nnx.split(policy)
         self._prm, prm_params = (None, ()) if prm is None else nnx.split(prm)
-        self._params: PyTree = (policy_params, prm_params, shared)
+        self.params: PyTree = (policy_params, prm_params, shared)
         self._settings = settings
         self._resampler, self._n = resampler, n
         self._mesh = mesh
@@ -103,7 +103,7 @@ class Engine:
     def prefill(self, prompts: Prompts) -> tuple[Context, smc.State]:
         """Caches of the prompts, and blank particles."""
         level = self._level(0, prompts.last.shape[0], self._n)
-        return self._prefill(self._params, level, prompts)
+        return self._prefill(self.params, level, prompts)
 
     def step(
         self, context: Context, key: Key[Array, " p"], state: smc.State, t: int
@@ -112,7 +112,15 @@ class Engine:
         level = self._level(t, *state.log_weights.shape)
         if state.particles.policy_cache.k[0].shape[-1] < level + self._settings.budget.step_tokens:
             state = self._grow(state, level)
-        return self._step(self._params, context, key, state)
+        return self._step(self.params, context, key, state)
+
+    def shapes(self, prompts: Prompts, level: int) -> tuple[Context, smc.State]:
+        """Abstract caches and particles of abstract prompts, caches at their width for `level`."""
+        return jax.eval_shape(partial(self._prefill_fn, level), self.params, prompts)
+
+    def lower_step(self, params: PyTree, context: Context, key, state: smc.State):
+        """A step for abstract arguments, to be compiled for devices that are not here."""
+        return self._step.lower(params, context, key, state)
 
     def compilations(self) -> int:
         """How many programs were compiled so far."""

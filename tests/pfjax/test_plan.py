@@ -157,9 +157,9 @@ def engine(work: Workload):
     active = jax.ShapeDtypeStruct((p,), jnp.bool_)
     prompts = Prompts(ids[0], row, row, ids[1], row, active)
     fill = partial(made._prefill_fn, work.budget.max_tokens)
-    context, state = jax.eval_shape(fill, made._params, prompts)
+    context, state = jax.eval_shape(fill, made.params, prompts)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), p))
-    return made, (made._params, context, keys, state), tables
+    return made, (made.params, context, keys, state), tables
 
 
 WORK = Workload(
@@ -192,7 +192,7 @@ def test_the_engine_allocates_what_is_planned(head, dtype, monkeypatch):
     assert found.buffers == sum(seen) and len(seen) == (2 if head else 1)
     probe = 4
     weights = found.policy_weights + found.prm_weights
-    assert weights + found.tables + probe == nbytes(made._params)
+    assert weights + found.tables + probe == nbytes(made.params)
 
 
 def test_temporaries_of_a_compiled_step_are_covered():
@@ -203,7 +203,7 @@ def test_temporaries_of_a_compiled_step_are_covered():
         budget=Budget(8, 1024, 10), particles=32, problems=4,
     )  # fmt: skip
     made, arguments, _ = engine(work)
-    used = made._step.lower(*arguments).compile().memory_analysis()
+    used = made.lower_step(*arguments).compile().memory_analysis()
     found = memory(work)
     planned = found.moved + found.buffers + found.activations
     assert 0.25 * planned < used.temp_size_in_bytes <= planned

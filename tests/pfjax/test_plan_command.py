@@ -74,7 +74,7 @@ BIG = dict(policy="Qwen2.5-32B", prm="Qwen2.5-Math-PRM-72B")
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        (Request(device="v5e", mesh="1x4"), "--problems 3"),
+        (Request(device="v5e", mesh="1x4"), "--problems 2"),
         (Request(device="v5e", mesh="1x2", problems=1, particles=4), "--weight-format int8"),
         (Request(device="H100", mesh="1x1", problems=1, particles=200), "--particles"),
         (Request(**BIG, device="v5p", mesh="1x1"), "--mesh 1x8"),
@@ -133,7 +133,7 @@ def test_embedded_budget_is_the_policys():
 
 KEYS = {
     "": "fits advice notes device mesh dtype weight_format particles problems prompt_tokens budget policy prm "
-    "memory largest roofline",
+    "memory largest roofline compiled",
     "device": "name hbm_bytes bandwidth peak_bf16 peak_int8 link group reserve",
     "mesh": "problem model chosen",
     "budget": "step_tokens max_tokens max_steps",

@@ -1,0 +1,205 @@
+"""Ahead-of-time compilation of a search step for real TPUs, on a machine that has none.
+
+libtpu (extra `[tpu]`) describes a topology such as v5e:2x2 and compiles for it; weights, caches and
+particles are abstract arrays, so that nothing is loaded. What the compiler allocates, which
+collectives it puts into the token loop and whether it copies a cache there are read off the
+compiled program (`hlo.py`).
+"""
+
+import os
+import time
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
+
+from pfjax import smc
+from pfjax.models.cache import KV
+from pfjax.models.sharding import weight_spec
+from pfjax.plan import hlo
+from pfjax.plan.setup import Setup
+from pfjax.plan.weights import as_loaded, weights
+from pfjax.reasoning import automaton, rewards
+from pfjax.reasoning.engine import Engine, Shared
+from pfjax.reasoning.model import Settings
+from pfjax.reasoning.propose import Sampling
+from pfjax.reasoning.solver import _pad
+from pfjax.search import methods
+
+_TOPOLOGIES = {
+    "v5e": {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"},
+    "v6e": {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"},
+    "v4": {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"},
+    "v5p": {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4"},
+}
+
+
+class Compiled(NamedTuple):
+    """Bytes on one device, collectives and cache copies of one compiled step.
+
+    `arguments` are weights, tables, prompts and particles; particles are donated. `in_loop` counts
+    the collectives of the innermost token loop by kind, `cache_copies` copies of whole caches in
+    any loop.
+    """
+
+    topology: str
+    seconds: float
+    arguments: int
+    temporaries: int
+    outputs: int
+    aliased: int
+    in_loop: dict[str, int]
+    cache_copies: int
+
+    @property
+    def total(self) -> int:
+        """What a device holds while a step runs."""
+        return self.arguments + self.temporaries + self.outputs - self.aliased
+
+
+def topology_name(device: str, chips: int) -> str:
+    """The topology of so many chips; ValueError for a GPU or a number that no slice has."""
+    if device not in _TOPOLOGIES:
+        raise ValueError(f"{device} is no TPU; --compile takes {', '.join(_TOPOLOGIES)}.")
+    if chips not in _TOPOLOGIES[device]:
+        sizes = ", ".join(map(str, _TOPOLOGIES[device]))
+        raise ValueError(f"a {device} slice has {sizes} chips, the mesh {chips}; change --mesh.")
+    return f"{device}:{_TOPOLOGIES[device][chips]}"
+
+
+def topology_mesh(name: str, problem: int, model: int) -> Mesh:
+    """A mesh of abstract TPU devices; ValueError without libtpu."""
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    from jax.experimental import topologies
+
+    try:
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0][:160]
+        raise ValueError(
+            f"TPU programs cannot be compiled here ({reason}); install pfjax[tpu]."
+        ) from None
+    mesh = topologies.make_mesh(found, (problem, model), ("problem", "model"))
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def check(setup: Setup) -> Compiled:
+    """A step compiled for the setup's own slice; ValueError if that cannot be done."""
+    name = topology_name(setup.device.name, setup.problem * setup.model)
+    mesh = topology_mesh(name, setup.problem, setup.model)
+    try:
+        return compile_step(setup, mesh, name)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise ValueError(
+            f"{name} refuses the program: {reason}; take more chips or less."
+        ) from None
+
+
+def compile_step(setup: Setup, mesh: Mesh, name: str) -> Compiled:
+    """One generation of a search with the default method, compiled for the mesh."""
+    engine = _engine(setup, mesh)
+    params, context, key, state = _arguments(engine, setup, mesh)
+    began = time.perf_counter()
+    program = engine.lower_step(params, context, key, state).compile()
+    seconds = time.perf_counter() - began
+    memory, text = program.memory_analysis(), program.as_text()
+    if memory is None or text is None:
+        raise ValueError(f"the compiler of {name} does not tell what it made; update libtpu.")
+    found = hlo.parse(text)
+    caches = {
+        leaf.sharding.shard_shape(leaf.shape)
+        for kv in (state.particles.policy_cache, *_reward_caches(state), context.policy.kv)
+        for leaf in jax.tree.leaves(kv)
+    }
+    return Compiled(
+        topology=name,
+        seconds=seconds,
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        outputs=memory.output_size_in_bytes,
+        aliased=memory.alias_size_in_bytes,
+        in_loop=hlo.collectives_in_loops(found),
+        cache_copies=hlo.copies_in_loops(found, caches),
+    )
+
+
+def _reward_caches(state: smc.State) -> tuple[KV, ...]:
+    reward = state.particles.reward_state
+    return (reward.kv,) if isinstance(reward, rewards.PRMState) else ()
+
+
+def _engine(setup: Setup, mesh: Mesh) -> Engine:
+    how = setup.dtype, setup.weight_format
+    policy = nnx.merge(*weights(setup.policy, *how, setup.model))
+    prm = None if setup.prm is None else nnx.merge(*weights(setup.prm, *how, setup.model))
+    method = methods.find("pf" if prm is not None else "majority")
+    settings = Settings(Sampling(), setup.budget, method.potential(1.0))
+    shared = jax.eval_shape(partial(_tables, setup.policy.config.vocab_size))
+    return Engine(policy, prm, shared, settings, method.resampler, setup.particles, mesh=mesh)
+
+
+def _tables(size: int) -> Shared:
+    small = Shared(
+        automaton.stop_table([b""], [0]), rewards.strip_table([b""], [0]), jnp.zeros(1, jnp.int32)
+    )
+    wide = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], size), x.dtype), small)
+    return wide._replace(probe=jnp.int32(0))
+
+
+def _arguments(
+    engine: Engine, setup: Setup, mesh: Mesh
+) -> tuple[PyTree, PyTree, PyTree, smc.State]:
+    """Abstract arguments of a step, each with its place on the mesh."""
+    p = -(-setup.problems // setup.problem) * setup.problem
+    ids = [0] * setup.prompt_tokens
+    prompts = jax.eval_shape(lambda: _pad([(ids, ids)], p))
+    context, state = engine.shapes(prompts, setup.budget.max_tokens)
+    policy, prm, shared = engine.params
+    place = partial(_placed, mesh)
+    params = (
+        _weights_placed(policy, as_loaded(setup.policy, setup.model), mesh),
+        () if setup.prm is None else _weights_placed(prm, as_loaded(setup.prm, setup.model), mesh),
+        jax.tree.map(lambda x: place(x, P()), shared),
+    )
+    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), p))
+    over = P("problem")
+    return (
+        params,
+        _caches_placed(jax.tree.map(lambda x: place(x, over), context), mesh, setup.model),
+        place(key, over),
+        _caches_placed(jax.tree.map(lambda x: place(x, over), state), mesh, setup.model),
+    )
+
+
+def _placed(mesh: Mesh, x: jax.ShapeDtypeStruct, spec: P) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+
+def _weights_placed(state: nnx.State, config, mesh: Mesh) -> nnx.State:
+    size = mesh.shape["model"]
+    flat = [
+        (path, leaf.replace(_placed(mesh, leaf, weight_spec(path, config, size))))
+        for path, leaf in nnx.to_flat_state(state)
+    ]
+    return nnx.from_flat_state(flat)
+
+
+def _caches_placed(tree: PyTree, mesh: Mesh, size: int) -> PyTree:
+    """Caches split by heads too, as `models.sharding.by_heads` keeps them."""
+
+    def split(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        axis = len(x.shape) - 3
+        if size == 1 or x.shape[axis] % size:
+            return x
+        return _placed(mesh, x, P("problem", *[None] * (axis - 1), "model"))
+
+    is_kv = lambda node: isinstance(node, KV)  # noqa: E731
+    return jax.tree.map(
+        lambda node: jax.tree.map(split, node) if is_kv(node) else node, tree, is_leaf=is_kv
+    )
