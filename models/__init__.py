@@ -11,6 +11,7 @@ from pfjax.models.config import CheckpointError as CheckpointError
 from pfjax.models.config import DecoderConfig as DecoderConfig
 from pfjax.models.decoder import Decoder as Decoder
 from pfjax.models.decoder import forward as forward
+from pfjax.models.download import download as download
 from pfjax.models.formats import MATH_SHEPHERD as MATH_SHEPHERD
 from pfjax.models.formats import QWEN as QWEN
 from pfjax.models.formats import QWEN_ONCE as QWEN_ONCE

@@ -5,12 +5,11 @@ Knows nothing of models.
 
 import re
 from collections import Counter
-from math import prod
 
 _COLLECTIVE = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _OPERATION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\(")
 _CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations)=\{?%?([\w.-]+)")
-_ARRAY = re.compile(r"[a-z]+\d*\[([\d,]*)\]")
+_ARRAY = re.compile(r"[a-z]+\d*\[([\d,]*)\](\{[^}]*\})?")
 
 Computations = dict[str, list[str]]
 
@@ -61,16 +60,20 @@ def collectives_in_loops(computations: Computations) -> dict[str, int]:
 
 
 def copies_in_loops(computations: Computations, shapes: set[tuple[int, ...]]) -> int:
-    """Copies inside loops of arrays with as many entries as one of `shapes`, and as many axes."""
+    """Copies and transpositions inside loops of arrays whose axes are those of one of `shapes`.
+
+    Prefetches into a TPU's vector memory (memory space 1) are reads, not copies.
+    """
     wanted = {tuple(sorted(shape)) for shape in shapes}
-    sizes = {prod(shape) for shape in shapes}
     count = 0
     for name in _loop_bodies(computations):
         for line in computations.get(name, []):
             found = _OPERATION.match(line)
             if not found or found[3] not in ("copy", "copy-start", "transpose"):
                 continue
-            for dims in _ARRAY.findall(found[2])[:1]:
-                shape = tuple(int(d) for d in dims.split(",") if d)
-                count += prod(shape) in sizes and tuple(sorted(shape)) in wanted
+            array = _ARRAY.search(found[2])
+            if array is None or "S(1)" in (array[2] or ""):
+                continue
+            shape = tuple(int(d) for d in array[1].split(",") if d)
+            count += tuple(sorted(shape)) in wanted
     return count

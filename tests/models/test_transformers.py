@@ -50,6 +50,30 @@ def test_exports_run_in_transformers(name, checkpoint, tmp_path):
     np.testing.assert_array_equal(again.logits(tokens), policy.logits(tokens))
 
 
+LONG = ("qwen2-grouped-7", "llama3", "llama-linear", "phi3-longrope", "phi3-partial", "gemma3")
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_positions(name, checkpoint, tmp_path):
+    """Tokens at positions around 4000: angles are as exact as float32 lets them be."""
+    from transformers import AutoModelForCausalLM
+
+    from pfjax.models.decoder import causal_attention
+
+    config = families.config(name)
+    decoder = families.decoder(config)
+    source = models.load_policy(checkpoint("tied"))
+    models.export(models.Policy(decoder, source.tokenizer, (0,), {}), tmp_path, dtype=jnp.float32)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    tokens = np.random.default_rng(2).integers(0, 131, (1, 20))
+    positions = np.arange(4000, 4020)[None]
+    with torch.no_grad():
+        wanted = model(torch.tensor(tokens), position_ids=torch.tensor(positions)).logits.numpy()
+    x, at = (jnp.asarray(a, jnp.int32)[:, None] for a in (tokens, positions))
+    found = decoder.logits(decoder(x, at, causal_attention(config))[:, 0])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
 def greedy(policy, prompt: np.ndarray, count: int) -> list[int]:
     """The likeliest continuation, by full passes of one width."""
     ids = np.pad(prompt, ((0, 0), (0, count)))

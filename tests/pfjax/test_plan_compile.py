@@ -83,6 +83,7 @@ PROGRAM = """HloModule toy
 %body (arg: (s32[], /*index=1*/bf16[2,3,5])) -> (s32[], bf16[2,3,5]) {
   %swap = bf16[5,3,2]{2,1,0} transpose(%x), dimensions={2,1,0}
   %other = bf16[2,15]{1,0} copy(%x)
+  %ahead = (bf16[2,3,5]{2,1,0:T(8,128)(2,1)S(1)}, bf16[2,3,5]{2,1,0}, u32[]{:S(2)}) copy-start(%x)
   %kept = bf16[2,3,5]{2,1,0} fusion(%x), kind=kLoop, calls=%inner
   %sum.1 = (f32[4]{0}, f32[4]{0}) all-reduce-start(%y), to_apply=%add
   ROOT %out = (s32[], bf16[2,3,5]) tuple(%i, %kept)
@@ -102,7 +103,7 @@ ENTRY %main (x: bf16[2,3,5]) -> bf16[2,3,5] {
 
 
 def test_a_program_is_read_by_its_loops():
-    """Copies count in loop bodies and what they call, also transposed; not outside, nor reshaped."""
+    """Copies count in loop bodies and what they call, also transposed; not outside, reshaped, prefetched."""
     found = hlo.parse(PROGRAM)
     assert list(found) == ["add", "inner", "body", "condition", "main"]
     assert hlo.copies_in_loops(found, {(2, 3, 5)}) == 2
