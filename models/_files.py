@@ -1,9 +1,13 @@
 """Small JSON files of a checkpoint folder, read with errors a user can act on."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pfjax.models.config import CheckpointError
+
+Entry = TypeVar("Entry")
 
 
 def read_text(path: Path) -> str:
@@ -34,6 +38,32 @@ def parse_object(text: str | bytes, where: str) -> dict:
 def read_object(path: Path) -> dict:
     """The JSON object in a file."""
     return parse_object(read_text(path), str(path))
+
+
+def read_shards(
+    index: Path, suffix: str, read_header: Callable[[Path], dict[str, Entry]]
+) -> dict[str, Entry]:
+    """The entries of all shards that a weight_map lists; files are plain names beside the index."""
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map; download it again.")
+    for file in weight_map.values():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(suffix):
+            raise CheckpointError(
+                f"{index} names the shard {file!r}, wanted a {suffix} file in the same folder; "
+                "download it again."
+            )
+    headers = {}
+    for file in sorted(set(weight_map.values())):
+        if not (index.parent / file).is_file():
+            raise CheckpointError(f"{index.parent} lacks the shard {file}; download it again.")
+        headers[file] = read_header(index.parent / file)
+    for name, file in weight_map.items():
+        if name not in headers[file]:
+            raise CheckpointError(
+                f"{index} places {name} in {file}, which lacks it; download it again."
+            )
+    return {name: headers[file][name] for name, file in weight_map.items()}
 
 
 def write_object(path: Path, value: dict) -> None:

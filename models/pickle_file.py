@@ -15,7 +15,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from pfjax.models._files import read_object
+from pfjax.models._files import read_shards
 from pfjax.models._state_pickle import Tensor, state_dict
 from pfjax.models._stored_zip import CONVERT, Member, damaged, read_member, stored_members
 from pfjax.models.config import CheckpointError
@@ -64,7 +64,7 @@ def find_tensors(folder: Path) -> dict[str, PickledTensor]:
     if (folder / _SINGLE).is_file():
         return read_header(folder / _SINGLE)
     if (folder / _INDEX).is_file():
-        return _sharded(folder)
+        return read_shards(folder / _INDEX, ".bin", read_header)
     raise CheckpointError(f"{folder} has no {_SINGLE}; copy the whole Hugging Face folder.")
 
 
@@ -124,27 +124,3 @@ def _placed(path: Path, name: str, tensor: Tensor, member: Member | None) -> Pic
             f"needs more than the {storage.numel} values of data/{storage.key}",
         )
     return PickledTensor(path, storage.dtype, shape, member.offset + offset * width, strides)
-
-
-def _sharded(folder: Path) -> dict[str, PickledTensor]:
-    path = folder / _INDEX
-    weight_map = read_object(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path} has no weight_map; download it again.")
-    for file in weight_map.values():
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".bin"):
-            raise CheckpointError(
-                f"{path} names the shard {file!r}, wanted a .bin file in the same folder; "
-                "download it again."
-            )
-    headers = {}
-    for file in sorted(set(weight_map.values())):
-        if not (folder / file).is_file():
-            raise CheckpointError(f"{folder} lacks the shard {file}; download it again.")
-        headers[file] = read_header(folder / file)
-    for name, file in weight_map.items():
-        if name not in headers[file]:
-            raise CheckpointError(
-                f"{path} places {name} in {file}, which lacks it; download it again."
-            )
-    return {name: headers[file][name] for name, file in weight_map.items()}

@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from pfjax.models._files import parse_object, read_object
+from pfjax.models._files import parse_object, read_shards
 from pfjax.models.config import CheckpointError
 
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1}
@@ -57,7 +57,11 @@ def find_tensors(folder: Path) -> dict[str, TensorInfo] | None:
     """The tensors of a checkpoint folder, single file or sharded; None if it has no safetensors."""
     if (folder / _SINGLE).is_file():
         return read_header(folder / _SINGLE)
-    return _sharded(folder) if (folder / _INDEX).is_file() else None
+    return (
+        read_shards(folder / _INDEX, ".safetensors", read_header)
+        if (folder / _INDEX).is_file()
+        else None
+    )
 
 
 def _header_bytes(path: Path) -> tuple[bytes, int]:
@@ -113,31 +117,3 @@ def _entry(path: Path, name: str, entry: object) -> tuple[str, tuple[int, ...], 
 
 def _counts(value: object) -> bool:
     return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
-
-
-def _sharded(folder: Path) -> dict[str, TensorInfo]:
-    path = folder / _INDEX
-    weight_map = read_object(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{path} has no weight_map; download it again.")
-    for file in weight_map.values():
-        if (
-            not isinstance(file, str)
-            or Path(file).name != file
-            or not file.endswith(".safetensors")
-        ):
-            raise CheckpointError(
-                f"{path} names the shard {file!r}, wanted a .safetensors file in the same folder; "
-                "download it again."
-            )
-    headers = {}
-    for file in sorted(set(weight_map.values())):
-        if not (folder / file).is_file():
-            raise CheckpointError(f"{folder} lacks the shard {file}; download it again.")
-        headers[file] = read_header(folder / file)
-    for name, file in weight_map.items():
-        if name not in headers[file]:
-            raise CheckpointError(
-                f"{path} places {name} in {file}, which lacks it; download it again."
-            )
-    return {name: headers[file][name] for name, file in weight_map.items()}

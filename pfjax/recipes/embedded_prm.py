@@ -58,13 +58,17 @@ def train(
     *,
     policy: str = "embedded:small",
     trunk: str = "embedded:large",
+    start: str | None = None,
     stages: Sequence[Stage] = STAGES,
     problems: int = PROBLEMS,
 ) -> dict:
-    """Samples, trains, exports to folder/model, and measures on held-out validation problems."""
+    """Samples, trains, exports to folder/model, and measures on held-out validation problems.
+
+    The PRM grows from `trunk`, or goes on from the PRM `start`.
+    """
     sampler, base = models.load_policy(resolve(policy)), models.load_policy(resolve(trunk))
     data = _data(folder / "samples.npz", sampler, problems, progress)
-    module = grow(base, EXTRA_LAYERS)
+    module = grow(base, EXTRA_LAYERS) if start is None else models.load_prm(resolve(start)).module
     graph, state = nnx.split(module)
     params, done = nnx.to_pure_dict(state), 0
     total = sum(stage.schedule.steps for stage in stages)
