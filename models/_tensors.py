@@ -97,8 +97,9 @@ def read_slice(
         # A strip of rows at a time: ten times faster than numpy's copy of a transposed array.
         strip = _STRIP if transpose else max(len(block), 1)
         for row in range(0, len(block), strip):
+            rows = block[row : row + strip]
             at = start - first + row
-            view[at : at + strip] = block[row : row + strip]
+            view[at : at + len(rows)] = rows
     return out
 
 

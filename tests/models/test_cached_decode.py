@@ -118,6 +118,7 @@ def test_prefill_extend_commit_equal_forward(decoder, tokens):
     _check_cache(decoder, tokens)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_kind_of_layer_is_cached(name):
     """Windows, soft caps, multipliers, norms of keys, and longrope that switches in the suffix."""

@@ -102,6 +102,7 @@ def test_pieces_are_the_published_text(name, prms):
         assert prm.tokenizer.decode(ids[: at + 1], keep_special=True).endswith(end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRM_KINDS)
 def test_step_by_step_equals_at_once(name, prms):
     """Three particles on two questions, moved and forked between the steps."""

@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPLIT)
 def test_logits_do_not_depend_on_the_mesh(name, folder):
     """131 ids are padded to 132; heads that 4 does not divide are kept whole."""

@@ -89,7 +89,10 @@ def test_damaged_prm(tmp_path):
 def test_pickle(damaged, name):
     (damaged / "model.safetensors").unlink()
     (damaged / name).write_bytes(b"\x80\x04cos\nsystem\n(S'touch hacked'\ntR.")
-    refused(call("solve", "--policy", damaged), "is not a zip archive" if name.endswith("bin") else "truncated")
+    refused(
+        call("solve", "--policy", damaged),
+        "torch >= 1.6" if name.endswith("bin") else "truncated",
+    )
 
 
 def test_unknown_architecture(damaged):
@@ -108,7 +111,7 @@ def test_unknown_architecture(damaged):
         (["--particles", "2", "--method", "sample"], "majority"),
         (["--method", "magic"], "weighted-best-of-n"),
         (["--policy", "embedded:huge"], "embedded:large"),
-        (["--prm", "embedded:small"], "Qwen2ForProcessRewardModel"),
+        (["--prm", "embedded:small"], "without a reward head"),
         (["--temperature", "0"], "temperature"),
         (["--tau", "nan"], "tau"),
         (["--seed", "-1"], "seed"),

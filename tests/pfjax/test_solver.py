@@ -41,7 +41,10 @@ def test_a_problem_alone_gives_the_same_particles_as_in_a_batch():
         ]
 
 
-@pytest.mark.parametrize("problem, model", [(8, 1), (4, 2), (2, 4)])
+@pytest.mark.parametrize(
+    "problem, model",
+    [(8, 1), *(pytest.param(*m, marks=pytest.mark.slow) for m in ((4, 2), (2, 4)))],
+)
 def test_eight_devices_give_the_same_particles(problem, model):
     """Problems over the first axis, weights over the second: the same tokens and scores."""
     mesh = pfjax.models.make_mesh(problem, model)
