@@ -9,6 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from pfjax.models import sharding
+from pfjax.models._files import read_object, write_object
 from pfjax.models.config import CheckpointError
 from pfjax.models.policy import PRM, Policy
 
@@ -23,7 +24,13 @@ def save_weights(model: Policy | PRM, folder: str | Path) -> None:
     if target.exists():
         raise CheckpointError(f"{target} exists; save to a new folder.")
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(target, nnx.to_pure_dict(model.split[1]))
+        checkpointer.save(target / "weights", nnx.to_pure_dict(model.split[1]))
+    write_object(target / "shapes.json", _shapes(model.split[1]))
+
+
+def _shapes(state: nnx.State) -> dict[str, list[int]]:
+    """The shape of every parameter by its path."""
+    return {".".join(map(str, path)): list(x.shape) for path, x in nnx.to_flat_state(state)}
 
 
 def restore_weights(like: Model, folder: str | Path, *, mesh: Mesh | None = None) -> Model:
@@ -38,6 +45,11 @@ def restore_weights(like: Model, folder: str | Path, *, mesh: Mesh | None = None
         raise CheckpointError(f"{source} is not a folder; give the one that save_weights wrote.")
     graph, state = like.split
     config = like.config
+    # Compared here: a restore that fails leaves reads behind that end in a closed event loop.
+    if read_object(source / "shapes.json") != _shapes(state):
+        raise CheckpointError(
+            f"{source} does not hold the weights of this model; restore it with the model that was saved."
+        )
 
     def abstract(path, leaf):
         if mesh is None:
@@ -50,15 +62,8 @@ def restore_weights(like: Model, folder: str | Path, *, mesh: Mesh | None = None
         (path, leaf.replace(abstract(path, leaf[...]))) for path, leaf in nnx.to_flat_state(state)
     ]
     target = nnx.to_pure_dict(nnx.from_flat_state(flat))
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(source, target)
-    except (ValueError, KeyError, FileNotFoundError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise CheckpointError(
-            f"{source} does not hold the weights of this model ({reason}); restore it with the model "
-            "that was saved."
-        ) from None
+    with ocp.StandardCheckpointer() as checkpointer:
+        params = checkpointer.restore(source / "weights", target)
     module = nnx.merge(graph, params)
     if isinstance(like, Policy):
         return replace(like, decoder=module)
