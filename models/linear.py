@@ -8,7 +8,6 @@ Activations stay as they are: only the bytes read per token fall. Knows nothing 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 FORMATS = {"int8": (jnp.int8, 127.0), "fp8": (jnp.float8_e4m3fn, 448.0)}
@@ -49,13 +48,13 @@ def quantize(
     return (jnp.round(ratio) if weight_format == "int8" else ratio).astype(dtype), scale
 
 
-def quantized(linear: Linear, weight_format: str, scale_dtype: DTypeLike = jnp.float32) -> Linear:
+def quantized(linear: Linear, weight_format: str) -> Linear:
     """The same layer with an 8-bit kernel."""
     graph, state = nnx.split(linear)
     new = nnx.merge(graph, state)
     kernel, scale = quantize(linear.kernel[...], weight_format)
     new.kernel = nnx.Param(kernel)
-    new.scale = nnx.Param(scale.astype(scale_dtype))
+    new.scale = nnx.Param(scale)
     return new
 
 
@@ -69,7 +68,7 @@ def _matmul(x, w):
 
 
 def _matmul_backward(saved, g):
-    # Behind the barrier XLA:CPU writes g once; without it it recomputes g transposed, 2x slower.
+    # Behind the barrier XLA:CPU writes g once; without it it recomputes g transposed.
     x, w = saved
     rows = tuple(range(x.ndim - 1))
     weight = jax.lax.dot_general(x, jax.lax.optimization_barrier(g), ((rows, rows), ((), ())))

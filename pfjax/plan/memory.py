@@ -4,8 +4,7 @@
     + moved caches + step buffers + activations                  temporaries of a step
 
 `moved`: resampling gathers rows into new buffers. Compiled for TPUs a step held one copy of both
-caches beside the state (7B and PRM-7B on v5e:2x2: 51 MB a layer, that of caches and step buffers);
-on a CPU it held a third to a half of that. `activations` is the largest
+caches beside the state (`pytest -m tpu` compares); on a CPU it holds less. `activations` is the largest
 of three: logits, log-probabilities and their sums; scores, weights and gated unit of a block of the
 PRM; the same of the prompts. Caches are counted at their last size, see `Engine._level`. Knows
 nothing of devices.
