@@ -143,11 +143,22 @@ def test_search_data_merges_duplicates_and_keeps_weights():
     assert weighted_solutions(Found(), [0]) == [([1, 2, 0], 0.5), ([3, 0], 0.3)]  # pyright: ignore
 
 
-def test_every_epoch_is_a_permutation():
-    examples = [distil.Example(i // 2, [5], [i], 0.5) for i in range(48)]
-    first = [t for i in range(48 // distil.ROWS) for t in distil._batch(examples, i)["ids"][:, 1]]
-    assert sorted(first) == list(range(48))
-    assert float(distil._batch(examples, 0)["problems"]) == distil.ROWS / 2
+def test_every_epoch_visits_every_problem_once_and_draws_by_weight():
+    pairs = [(0.1, 0.5)] * 3 * distil.ROWS
+    found = [
+        distil.Example(i, [5], [i, kind], weight)
+        for i, weights in enumerate(pairs)
+        for kind, weight in enumerate(weights)
+    ]
+    problems = distil.by_problem(found)
+    batches = [distil._batch(problems, i) for i in range(60)]
+    visited = np.concatenate([b["ids"][:, 1] for b in batches[:3]])
+    assert sorted(visited) == list(range(len(pairs)))
+    # 3840 draws with probability 5/6: a standard deviation of 0.006, four of them.
+    heavy = np.mean([b["ids"][:, 2] for b in batches])
+    assert abs(heavy - 5 / 6) < 0.024
+    assert all(np.allclose(b["weight"][:, 1:3], 0.6) for b in batches)
+    assert float(batches[0]["problems"]) == distil.ROWS
 
 
 def test_recipes_are_named():
