@@ -7,7 +7,8 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pfjax import models
-from pfjax.reasoning.propose import Budget, Sampling
+from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.sampling import Sampling
 from pfjax.reasoning.solver import Solver
 
 EMBEDDED = Path(__file__).parent / "embedded"

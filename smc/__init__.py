@@ -16,6 +16,7 @@ language, network models or files.
 ((100,), (3, 100))
 """
 
+from pfjax.smc._weighing import weighed as weighed
 from pfjax.smc.annealed import Schedule as Schedule
 from pfjax.smc.annealed import annealed as annealed
 from pfjax.smc.auxiliary import Forecast as Forecast
@@ -80,6 +81,7 @@ from pfjax.smc.parallel_tempering import Replicas as Replicas
 from pfjax.smc.parallel_tempering import parallel_tempering as parallel_tempering
 from pfjax.smc.particle_filter import gather as gather
 from pfjax.smc.particle_filter import particle_filter as particle_filter
+from pfjax.smc.particle_filter import resample as resample
 from pfjax.smc.particle_gibbs import Sweep as Sweep
 from pfjax.smc.particle_gibbs import backward_gibbs as backward_gibbs
 from pfjax.smc.particle_gibbs import particle_gibbs as particle_gibbs

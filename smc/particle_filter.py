@@ -70,13 +70,9 @@ def particle_filter(
         return weigh(start, stay, per_problem(key, jnp.array(False)))
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
-        require_typed(key)
-        k_resample, k_move = split_in_two(key)
-        t = state.t + 1
-        ancestors, left, resampled = resampler(k_resample, state.log_weights, t)
-        x = move(state.particles, ancestors)
-        x = model.propagate(particle_keys(k_move, n), x, t)
-        return weigh(State(x, left, state.log_evidence, t), ancestors, resampled)
+        state, ancestors, resampled, keys = resample(key, state, resampler, move)
+        x = model.propagate(keys, state.particles, state.t)
+        return weigh(state._replace(particles=x), ancestors, resampled)
 
     def weigh(
         state: State, ancestors: Int[Array, "*batch n"], resampled: Bool[Array, "*batch"]
@@ -86,3 +82,20 @@ def particle_filter(
         return weighed(state._replace(particles=x), log_g, ancestors, resampled)
 
     return Algorithm(init, step)
+
+
+def resample(
+    key: Key[Array, "*batch"], state: State, resampler: Resampler, move: Move = gather
+) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"], Key[Array, "*batch n"]]:
+    """The first third of a step: (state of generation t + 1, ancestors, resampled, keys to move with).
+
+    The weights of the state are what the resampler left. `weighed` is the last third, so that a
+    caller whose propagation takes many calls can stop in between.
+    """
+    require_typed(key)
+    k_resample, k_move = split_in_two(key)
+    t = state.t + 1
+    ancestors, left, resampled = resampler(k_resample, state.log_weights, t)
+    x = move(state.particles, ancestors)
+    keys = particle_keys(k_move, state.log_weights.shape[-1])
+    return State(x, left, state.log_evidence, t), ancestors, resampled, keys

@@ -8,8 +8,8 @@ import numpy as np
 from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
 from pfjax.loading import budget
-from pfjax.reasoning.propose import Sampling
 from pfjax.reasoning.result import Result
+from pfjax.reasoning.sampling import Sampling
 from pfjax.reasoning.solver import Solver
 from pfjax.search import methods
 from pfjax.tasks import orchard

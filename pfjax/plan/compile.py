@@ -27,8 +27,9 @@ from pfjax.plan.weights import as_loaded, weights
 from pfjax.reasoning import automaton, rewards
 from pfjax.reasoning.engine import Engine, Shared
 from pfjax.reasoning.model import Settings
-from pfjax.reasoning.propose import Sampling
-from pfjax.reasoning.solver import _pad
+from pfjax.reasoning.pool import Context, Pool
+from pfjax.reasoning.run import bucket, pad
+from pfjax.reasoning.sampling import Sampling
 from pfjax.search import methods
 
 _TOPOLOGIES = {
@@ -104,9 +105,9 @@ def check(setup: Setup) -> Compiled:
 def compile_step(setup: Setup, mesh: Mesh, name: str) -> Compiled:
     """One generation of a search with the default method, compiled for the mesh."""
     engine = _engine(setup, mesh)
-    params, context, key, state = _arguments(engine, setup, mesh)
+    params, context, pool = _arguments(engine, setup, mesh)
     began = time.perf_counter()
-    program = engine.lower_step(params, context, key, state).compile()
+    program = engine.lower_step(params, context, pool).compile()
     seconds = time.perf_counter() - began
     memory, text = program.memory_analysis(), program.as_text()
     if memory is None or text is None:
@@ -114,7 +115,11 @@ def compile_step(setup: Setup, mesh: Mesh, name: str) -> Compiled:
     found = hlo.parse(text)
     caches = {
         leaf.sharding.shard_shape(leaf.shape)
-        for kv in (state.particles.policy_cache, *_reward_caches(state), context.policy.kv)
+        for kv in (
+            pool.state.particles.policy_cache,
+            *_reward_caches(pool.state),
+            context.policy.kv,
+        )
         for leaf in jax.tree.leaves(kv)
     }
     return Compiled(
@@ -152,14 +157,12 @@ def _tables(size: int) -> Shared:
     return wide._replace(probe=jnp.int32(0))
 
 
-def _arguments(
-    engine: Engine, setup: Setup, mesh: Mesh
-) -> tuple[PyTree, PyTree, PyTree, smc.State]:
+def _arguments(engine: Engine, setup: Setup, mesh: Mesh) -> tuple[PyTree, Context, Pool]:
     """Abstract arguments of a step, each with its place on the mesh."""
     p = -(-setup.problems // setup.problem) * setup.problem
     ids = [0] * setup.prompt_tokens
-    prompts = jax.eval_shape(lambda: _pad([(ids, ids)], p))
-    context, state = engine.shapes(prompts, setup.budget.max_tokens)
+    prompts = jax.eval_shape(lambda: pad([(ids, ids)], p, bucket(len(ids))))
+    context, pool = engine.shapes(prompts, setup.budget.max_tokens)
     policy, prm, shared = engine.params
     place = partial(_placed, mesh)
     params = (
@@ -167,13 +170,11 @@ def _arguments(
         () if setup.prm is None else _weights_placed(prm, as_loaded(setup.prm, setup.model), mesh),
         jax.tree.map(lambda x: place(x, P()), shared),
     )
-    key = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), p))
     over = P("problem")
     return (
         params,
         _caches_placed(jax.tree.map(lambda x: place(x, over), context), mesh, setup.model),
-        place(key, over),
-        _caches_placed(jax.tree.map(lambda x: place(x, over), state), mesh, setup.model),
+        _caches_placed(jax.tree.map(lambda x: place(x, over), pool), mesh, setup.model),
     )
 
 

@@ -6,7 +6,7 @@
 `moved`: resampling gathers rows into new buffers. Compiled for TPUs a step held one copy of both
 caches beside the state (`pytest -m tpu` compares); on a CPU it holds less. `activations` is the largest
 of three: logits, log-probabilities and their sums; scores, weights and gated unit of a block of the
-PRM; the same of the prompts. Caches are counted at their last size, see `Engine._level`. Knows
+PRM; the same of the prompts. Caches are counted at their last size, see `reasoning.run`. Knows
 nothing of devices.
 """
 
@@ -39,17 +39,22 @@ class Memory(NamedTuple):
 def memory(work: Workload) -> Memory:
     """Bytes on each device of a group."""
     found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
-    x, context = found.state.particles, found.context
+    pool, context = found.pool, found.context
+    x = pool.state.particles
     policy_cache, prm_cache = caches(work)
     rest = x._replace(policy_cache=(), reward_state=getattr(x.reward_state, "length", ()))
     lengths = [p._replace(kv=()) for p in (context.policy, context.prm) if p is not None]
-    prompt = sum(map(nbytes, (*lengths, found.state.log_evidence, found.state.t)))
+    prompt = sum(map(nbytes, (*lengths, pool.state.log_evidence, pool.state.t)))
+    prompt += sum(map(nbytes, (pool.resampled, pool.keys, pool.busy)))
     prompt += split_bytes(context.policy.kv, work.policy, work.model)
     buffers = split_bytes(found.policy_buffer, work.policy, work.model)
     if work.prm is not None and context.prm is not None and found.prm_buffer is not None:
         prompt += split_bytes(context.prm.kv, work.prm, work.model)
         buffers += split_bytes(found.prm_buffer, work.prm, work.model)
-    row = nbytes(rest) + nbytes(found.state.log_weights) + policy_cache + prm_cache
+    row = sum(
+        map(nbytes, (rest, pool.state.log_weights, pool.flight, pool.ancestors, pool.row_keys))
+    )
+    row += policy_cache + prm_cache
     weights = work.dtype, work.weight_format, work.model
     return Memory(
         policy_weights=weight_bytes(work.policy, *weights),
@@ -70,7 +75,7 @@ def _activations(work: Workload) -> int:
     parts.append(_block(work.policy, work, work.problems, width, width))
     if work.prm is not None and found.context.prm is not None and found.prm_buffer is not None:
         prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
-        columns = prompt + found.state.particles.reward_state.kv.k[0].shape[-1] + buffer
+        columns = prompt + found.pool.state.particles.reward_state.kv.k[0].shape[-1] + buffer
         parts.append(_block(work.prm, work, work.problems, prompt, prompt))
         parts.append(_block(work.prm, work, work.rows, buffer // 2, columns))
     return max(parts)

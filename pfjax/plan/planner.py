@@ -11,7 +11,7 @@ from pfjax.plan.memory import Memory, memory
 from pfjax.plan.roofline import Roofline, roofline
 from pfjax.plan.setup import Largest, Setup, axes, largest
 from pfjax.plan.weights import Model, replicated
-from pfjax.reasoning.propose import Budget
+from pfjax.reasoning.flight import Budget
 
 DTYPES = ("bfloat16", "float16", "float32")
 

@@ -79,7 +79,7 @@ def roofline(work: Workload, device: Device, groups: int) -> Roofline:
 
 def _decode(work: Workload, device: Device) -> Ceiling:
     found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
-    own = (found.state.particles.policy_cache, found.policy_buffer)
+    own = (found.pool.state.particles.policy_cache, found.policy_buffer)
     columns, read = _attended(work, work.policy, found.context.policy.kv, own)
     logits = 4 * work.rows * work.policy.config.vocab_size * (work.model - 1) // work.model
     operations, sent = _layers(work, work.policy, work.rows, columns)
@@ -91,7 +91,7 @@ def _scoring(work: Workload, device: Device) -> Ceiling | None:
     found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
     if work.prm is None or found.context.prm is None or found.prm_buffer is None:
         return None
-    own = (found.state.particles.reward_state.kv, found.prm_buffer)
+    own = (found.pool.state.particles.reward_state.kv, found.prm_buffer)
     columns, read = _attended(work, work.prm, found.context.prm.kv, own)
     tokens = work.rows * found.prm_buffer.k[0].shape[-1]
     operations, sent = _layers(work, work.prm, tokens, columns)

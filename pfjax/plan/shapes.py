@@ -18,9 +18,9 @@ from pfjax.models.config import DecoderConfig
 from pfjax.models.prm import RewardModule
 from pfjax.plan.weights import Model, is_split
 from pfjax.reasoning import automaton, particles, rewards
-from pfjax.reasoning.engine import Context
-from pfjax.reasoning.propose import Budget
-from pfjax.reasoning.solver import _pad
+from pfjax.reasoning.flight import Budget, begin
+from pfjax.reasoning.pool import Context, Pool
+from pfjax.reasoning.run import bucket, pad
 
 
 class Workload(NamedTuple):
@@ -46,7 +46,7 @@ class Shapes(NamedTuple):
     """What the engine allocates for one problem with one particle."""
 
     context: Context
-    state: smc.State
+    pool: Pool
     policy_buffer: cache.KV
     prm_buffer: cache.KV | None
 
@@ -64,25 +64,25 @@ def shapes(
     """Abstract arrays of the engine for one problem and one particle, caches in `dtype`."""
     kept = jnp.dtype(dtype)
     ids = [0] * prompt_tokens
-    prompts = jax.eval_shape(lambda: _pad([(ids, ids)], 1))
+    prompts = jax.eval_shape(lambda: pad([(ids, ids)], 1, bucket(prompt_tokens)))
     prm_columns = budget.max_tokens + budget.max_steps
 
     def allocate() -> Shapes:
         prefix = _prefix(policy, prompts.policy.shape[1], kept)
-        step = cache.empty(policy.config, (1, 1), budget.step_tokens, kept)
+        step = cache.empty(policy.config, (1, 1), budget.block, kept)
         if prm is None:
-            return Shapes(Context(prefix, None), _state(policy, budget, (), kept), step, None)
+            return Shapes(Context(prefix, None), _pool(policy, budget, (), kept), step, None)
         prm_prefix = _prefix(prm, prompts.prm.shape[1], kept)
         reward = _reward(prm, prm_prefix, budget, prm_columns).init(1, 1)
         width = reward.kv.k[0].shape[-1] - prm_columns
         buffer = cache.empty(prm.config, (1, 1), width, kept)
-        state = _state(policy, budget, reward, kept)
-        return Shapes(Context(prefix, prm_prefix), state, step, buffer)
+        pool = _pool(policy, budget, reward, kept)
+        return Shapes(Context(prefix, prm_prefix), pool, step, buffer)
 
     return jax.eval_shape(allocate)
 
 
-def _state(policy: Model, budget: Budget, reward: PyTree[Array], dtype: jnp.dtype) -> smc.State:
+def _pool(policy: Model, budget: Budget, reward: PyTree[Array], dtype: jnp.dtype) -> Pool:
     blank = particles.empty(
         policy.config,
         jnp.zeros(1, jnp.int32),
@@ -91,11 +91,14 @@ def _state(policy: Model, budget: Budget, reward: PyTree[Array], dtype: jnp.dtyp
         max_tokens=budget.max_tokens,
         step_tokens=budget.step_tokens,
         max_steps=budget.max_steps,
-        columns=budget.max_tokens + budget.step_tokens,
+        columns=budget.max_tokens + budget.slack,
         reward_state=reward,
         dtype=dtype,
     )
-    return smc.State(blank, jnp.zeros((1, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    state = smc.State(blank, jnp.zeros((1, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
+    key, no = jax.random.split(jax.random.key(0), 1), jnp.zeros(1, bool)
+    stay = jnp.zeros((1, 1), jnp.int32)
+    return Pool(state, begin(blank, budget), stay, no, key, key[:, None], no)
 
 
 def _prefix(model: Model, width: int, dtype: jnp.dtype) -> cache.Prefix:
@@ -118,7 +121,9 @@ def _reward(prm: Model, prefix: cache.Prefix, budget: Budget, columns: int) -> r
 
 def caches(work: Workload) -> tuple[int, int]:
     """Bytes on each device of one particle's policy cache and PRM cache."""
-    x = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype).state.particles
+    x = shapes(
+        work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype
+    ).pool.state.particles
     policy = split_bytes(x.policy_cache, work.policy, work.model)
     return policy, split_bytes(x.reward_state.kv, work.prm, work.model) if work.prm else 0
 

@@ -6,7 +6,7 @@ Shapes come from `jax.eval_shape` of the modules that are loaded, divisions from
 """
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ def parameters(
     """Every parameter as `load_policy` or `load_prm` would hold it on a model axis of `size`."""
     config = as_loaded(model, size)
     one_layer = replace(config, num_layers=1, sliding_layers=())
-    graph, state = nnx.split(abstract(lambda rngs: _build(model.head, one_layer, rngs)))
+    graph, state = nnx.split(abstract(partial(_build, model.head), one_layer))
     kept = jnp.dtype(dtype)
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, kept), state)
     if weight_format is not None:
@@ -82,7 +82,7 @@ def weights(
 ) -> tuple[nnx.GraphDef, nnx.State]:
     """The whole module, without arrays, as it would be loaded."""
     config = as_loaded(model, size)
-    graph, state = nnx.split(abstract(lambda rngs: _build(model.head, config, rngs)))
+    graph, state = nnx.split(abstract(partial(_build, model.head), config))
     kept = jnp.dtype(dtype)
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, kept), state)
     if weight_format is None:

@@ -11,15 +11,18 @@ temperature and top-p. Knows nothing of text.
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.reasoning import particles, potentials
 from pfjax.reasoning.automaton import StopTable
+from pfjax.reasoning.flight import Budget, Writer
 from pfjax.reasoning.potentials import Potential
-from pfjax.reasoning.propose import Budget, Sampling, propose
+from pfjax.reasoning.propose import propose
 from pfjax.reasoning.rewards import RewardModel
+from pfjax.reasoning.sampling import Sampling
 
 
 class Settings(NamedTuple):
@@ -44,26 +47,33 @@ def language_model(
     `blank` are the particles before the first step (`particles.empty`), handed in so that zero
     caches are arguments of the compiled program and not constants in it.
     """
-    sampling, budget, potential = settings
+    writer = Writer(policy, prefix, table, settings.sampling, settings.budget)
 
     def propagate(keys, x, t):
         del t
-        return propose(policy, prefix, table, sampling, budget, keys, x)
+        return propose(writer, keys, x)
 
     def weigh(x: particles.Particles, t):
         del t
-        state, value, cost = reward.score(x.reward_state, x)
-        # A solution cut by the token budget in mid-step keeps its last value; so does one that was finished before.
-        new = (x.num_steps > x.scored) & ~(x.truncated & (x.length >= budget.max_tokens))
-        value = jnp.where(new, value, x.value)
-        aggregate, log_g = potentials.weigh(potential, x.aggregate, value, x.num_steps, new)
-        x = x._replace(
-            value=value,
-            aggregate=aggregate,
-            scored=x.num_steps,
-            new_reward_tokens=cost,
-            reward_state=state,
-        )
-        return x, log_g
+        return weighed(x, reward, settings)
 
     return smc.FeynmanKac(lambda keys: propagate(keys, blank, 0), propagate, weigh)
+
+
+def weighed(
+    x: particles.Particles, reward: RewardModel, settings: Settings
+) -> tuple[particles.Particles, Float[Array, "p n"]]:
+    """Particles with the values of their newest steps, and log G_t."""
+    state, value, cost = reward.score(x.reward_state, x)
+    # A solution cut by the token budget in mid-step keeps its last value; so does one that was finished before.
+    new = (x.num_steps > x.scored) & ~(x.truncated & (x.length >= settings.budget.max_tokens))
+    value = jnp.where(new, value, x.value)
+    aggregate, log_g = potentials.weigh(settings.potential, x.aggregate, value, x.num_steps, new)
+    x = x._replace(
+        value=value,
+        aggregate=aggregate,
+        scored=x.num_steps,
+        new_reward_tokens=cost,
+        reward_state=state,
+    )
+    return x, log_g

@@ -13,21 +13,21 @@ from typing import overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from pfjax import models
-from pfjax.reasoning import automaton, rewards
-from pfjax.reasoning.engine import Engine, Prompts, Shared, Snapshot, problem_keys, step_keys
+from pfjax.reasoning import automaton, rewards, run
+from pfjax.reasoning.engine import Engine, Shared, problem_keys
 from pfjax.reasoning.finish import finish
+from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
-from pfjax.reasoning.propose import Budget, Sampling
 from pfjax.reasoning.result import Result
+from pfjax.reasoning.sampling import Sampling
 from pfjax.search import methods
 
 MAX_PARTICLES = 1 << 16
-BUCKET = 32
+SHORT_STEP = 32
 Progress = Callable[[int, int], None]
 KeyLike = int | Key[Array, ""]
 
@@ -37,7 +37,9 @@ class Solver:
     """A policy and a PRM, ready to solve.
 
     `rows` bounds problems x particles in one device batch; `mesh`, if given, shards problems over
-    its first axis.
+    its first axis. `together` problems are weighed at a time, each after its own step is written
+    (None: an eighth of the batch; all at a common barrier if steps have at most 32 tokens); `slots`
+    rows of each problem write at a time (None: all).
     """
 
     policy: models.Policy
@@ -47,6 +49,8 @@ class Solver:
     tau: float = 1.0
     rows: int = 1024
     mesh: Mesh | None = None
+    together: int | None = None
+    slots: int | None = None
     _engines: dict = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self):
@@ -92,7 +96,7 @@ class Solver:
 
         `ids` name problems (default: a hash of the question); `batch` fixes the problems per device
         batch (default: as many as `rows` allows, rounded to a power of two); `progress(done,
-        total)` is called after each batch. ValueError for an empty question, one longer than the
+        total)` is called as problems are over. ValueError for an empty question, one longer than the
         context, or a particle count outside 1..65536.
         """
         questions = [question] if isinstance(question, str) else list(question)
@@ -102,17 +106,19 @@ class Solver:
         uses_prm = methods.find(method).uses_prm
         prompts = [self._encode(q, uses_prm) for q in questions]
         batch = batch or self._batch(len(questions), particles)
-        # Problems of one length need about the same number of steps, so that few rows wait for others.
-        order = sorted(range(len(questions)), key=lambda i: len(prompts[i][0]))
-        results: dict[int, Result] = {}
-        for start in range(0, len(questions), batch):
-            chosen = order[start : start + batch]
-            rows = [(questions[i], prompts[i], ids[i]) for i in chosen]
-            found = self._batch_of(rows, particles, key, method, batch)
-            results |= dict(zip(chosen, found, strict=True))
-            if progress is not None:
-                progress(min(start + batch, len(questions)), len(questions))
-        return results[0] if isinstance(question, str) else [results[i] for i in range(len(ids))]
+        began, engine = time.perf_counter(), self._engine(method, particles, batch)
+        compiled = engine.compilations()
+        keys = problem_keys(key, ids)
+        jobs = [run.Job(i, prompt, keys[i]) for i, prompt in enumerate(prompts)]
+        report = progress or (lambda done, total: None)
+        histories = run.run(engine, self.budget, jobs, batch, lambda n: report(n, len(jobs)))
+        seconds = (time.perf_counter() - began) / len(jobs)
+        compiled = engine.compilations() - compiled
+        results = [
+            finish(self, method, question, prompts[i], histories[i], seconds, compiled)
+            for i, question in enumerate(questions)
+        ]
+        return results[0] if isinstance(question, str) else results
 
     def with_policy(self, policy: models.Policy) -> "Solver":
         """The same solver around another policy."""
@@ -123,13 +129,14 @@ class Solver:
         return sum(engine.compilations() for engine in self._engines.values())
 
     def _batch(self, problems: int, particles: int) -> int:
-        devices = 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]
         most = max(self.rows // particles, 1)
         wanted = 1 << (min(problems, most) - 1).bit_length()
-        return -(-wanted // devices) * devices
+        return -(-wanted // self._groups()) * self._groups()
 
-    def _engine(self, method: str, particles: int) -> Engine:
-        if (method, particles) not in self._engines:
+    def _engine(self, method: str, particles: int, batch: int) -> Engine:
+        together = self._together(batch)
+        kind = (method, particles, together)
+        if kind not in self._engines:
             found = methods.find(method)
             prm = self.prm if found.uses_prm else None
             if found.uses_prm and prm is None:
@@ -140,7 +147,7 @@ class Solver:
             tables = _tables(tokenizer.token_bytes, eos, self.policy.config.vocab_size)
             shared = Shared(*tables, jnp.int32(prm.format.probe[0] if prm else 0))
             settings = Settings(self.sampling, self.budget, found.potential(self.tau))
-            self._engines[method, particles] = Engine(
+            self._engines[kind] = Engine(
                 self.policy.decoder,
                 prm.module if prm else None,
                 shared,
@@ -148,8 +155,22 @@ class Solver:
                 found.resampler,
                 particles,
                 mesh=self.mesh,
+                together=together,
+                slots=self.slots,
             )
-        return self._engines[method, particles]
+        return self._engines[kind]
+
+    def _together(self, batch: int) -> int | None:
+        """Problems of a group of devices that are weighed at a time; None: all at a common barrier."""
+        each = batch // self._groups()
+        if self.together is not None:
+            return self.together if self.together < each else None
+        if self.budget.step_tokens <= SHORT_STEP or each == 1:
+            return None
+        return max(each // 8, 1)
+
+    def _groups(self) -> int:
+        return 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]
 
     def _encode(self, question: str, uses_prm: bool) -> tuple[list[int], list[int]]:
         policy = prompt_ids(self.policy.tokenizer, question)
@@ -164,26 +185,6 @@ class Solver:
                 f"{self.budget.max_tokens} solution tokens; shorten the question or lower max_tokens."
             )
         return policy, prm
-
-    def _batch_of(self, rows, particles, key, method, batch) -> list[Result]:
-        questions, prompts, ids = (list(column) for column in zip(*rows, strict=True))
-        began = time.perf_counter()
-        engine = self._engine(method, particles)
-        compiled = engine.compilations()
-        keys = problem_keys(key, ids + [0] * (batch - len(ids)))
-        context, state = engine.prefill(_pad(prompts, batch))
-        history: list[Snapshot] = []
-        for t in range(self.budget.max_steps):
-            state, snapshot = engine.step(context, step_keys(keys, t), state, t)
-            history.append(jax.tree.map(np.asarray, snapshot))
-            if history[-1].finished.all():
-                break
-        seconds = (time.perf_counter() - began) / len(questions)
-        compiled = engine.compilations() - compiled
-        return [
-            finish(self, method, q, i, prompts[i], history, seconds, compiled)
-            for i, q in enumerate(questions)
-        ]
 
 
 def stable_id(question: str) -> int:
@@ -226,24 +227,3 @@ def _require_same_vocabulary(policy: models.Policy, prm: models.PRM) -> None:
 def _tables(token_bytes: list[bytes], eos: Sequence[int], size: int):
     padded = token_bytes + [b""] * (size - len(token_bytes))
     return automaton.stop_table(padded, list(eos)), rewards.strip_table(padded, list(eos))
-
-
-def _pad(prompts: list[tuple[list[int], list[int]]], batch: int) -> Prompts:
-    """Arrays of `batch` rows.
-
-    Widths are multiples of 32, at least 96, so that few shapes are compiled.
-    """
-    full = prompts + [([0, 0], [0, 0])] * (batch - len(prompts))
-
-    def block(rows: list[list[int]]):
-        width = max(96, -(-max(map(len, rows)) // BUCKET) * BUCKET)
-        table = np.zeros((batch, width), np.int32)
-        for row, ids in zip(table, rows, strict=True):
-            row[: len(ids)] = ids
-        return jnp.asarray(table), jnp.asarray([len(r) for r in rows], jnp.int32)
-
-    policy, policy_length = block([p[:-1] for p, _ in full])
-    prm, prm_length = block([p for _, p in full])
-    last = jnp.asarray([p[-1] for p, _ in full], jnp.int32)
-    active = jnp.arange(batch, dtype=jnp.int32) < len(prompts)
-    return Prompts(policy, policy_length, last, prm, prm_length, active)

@@ -21,7 +21,7 @@ from pfjax.distill import batches, losses, trainer
 from pfjax.distill.search_data import Example, collect
 from pfjax.evaluation.orchard import measure_policy, measure_search
 from pfjax.loading import budget, resolve
-from pfjax.reasoning.propose import Sampling
+from pfjax.reasoning.sampling import Sampling
 from pfjax.reasoning.solver import Solver
 from pfjax.recipes.recipe import Progress, Recipe
 from pfjax.tasks import orchard

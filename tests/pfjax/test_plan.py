@@ -1,7 +1,6 @@
 """Planned bytes against the modules and the engine, totals against published ones, speeds by hand."""
 
 from dataclasses import replace
-from functools import partial
 from math import prod
 
 import families
@@ -20,9 +19,11 @@ from pfjax.plan import known, sources
 from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload, kv_bytes, nbytes
 from pfjax.plan.weights import Model, count, parameters, replicated, weight_bytes
-from pfjax.reasoning.engine import Engine, Prompts, Shared
+from pfjax.reasoning.engine import Engine, Shared
+from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
-from pfjax.reasoning.propose import Budget
+from pfjax.reasoning.pool import Prompts
+from pfjax.reasoning.run import bucket
 from pfjax.reasoning.solver import _tables
 from pfjax.search import methods
 
@@ -150,16 +151,13 @@ def engine(work: Workload):
     tables = _tables([b"x"] * size, [0], size)
     chosen, resampler = Settings(budget=work.budget), methods.find("pf").resampler
     made = Engine(decoder, prm, Shared(*tables, jnp.int32(0)), chosen, resampler, work.particles)
-    p, width = work.problems, max(96, -(-work.prompt_tokens // 32) * 32)
-    short = max(96, -(-(work.prompt_tokens - 1) // 32) * 32)
+    p, width = work.problems, bucket(work.prompt_tokens)
     row = jax.ShapeDtypeStruct((p,), jnp.int32)
-    ids = [jax.ShapeDtypeStruct((p, w), jnp.int32) for w in (short, width)]
+    ids = jax.ShapeDtypeStruct((p, width), jnp.int32)
     active = jax.ShapeDtypeStruct((p,), jnp.bool_)
-    prompts = Prompts(ids[0], row, row, ids[1], row, active)
-    fill = partial(made._prefill_fn, work.budget.max_tokens)
-    context, state = jax.eval_shape(fill, made.params, prompts)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), p))
-    return made, (made.params, context, keys, state), tables
+    prompts = Prompts(ids, row, row, ids, row, active)
+    context, pool = made.shapes(prompts, work.budget.max_tokens)
+    return made, (made.params, context, pool), tables
 
 
 WORK = Workload(
@@ -171,14 +169,17 @@ WORK = Workload(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("head", [None, "classes", "value", "tokens"])
 def test_the_engine_allocates_what_is_planned(head, dtype, monkeypatch):
-    """97 prompt tokens: the policy's 96 fill 96 columns, the PRM's 97 take 128."""
+    """97 prompt tokens take 128 columns."""
     prm = Model("prm", replace(PRM, tie_embeddings=head != "tokens"), head) if head else None
     work = WORK._replace(prm=prm, dtype=dtype)
     made, arguments, tables = engine(work)
     found = memory(work)
-    _, context, _, state = arguments
-    assert found.prompts + found.particles == nbytes((context, state))
-    per_problem = nbytes((context, state.log_evidence, state.t))
+    _, context, pool = arguments
+    assert found.prompts + found.particles == nbytes((context, pool))
+    state = pool.state
+    per_problem = nbytes(
+        (context, state.log_evidence, state.t, pool.resampled, pool.keys, pool.busy)
+    )
     assert found.prompts == per_problem and found.tables == nbytes(tables)
     seen, real = [], cache.empty
 
@@ -188,7 +189,7 @@ def test_the_engine_allocates_what_is_planned(head, dtype, monkeypatch):
         return made
 
     monkeypatch.setattr(cache, "empty", recorded)
-    jax.eval_shape(made._step_fn, *arguments)
+    jax.eval_shape(made._advance_fn, *arguments)
     assert found.buffers == sum(seen) and len(seen) == (2 if head else 1)
     probe = 4
     weights = found.policy_weights + found.prm_weights

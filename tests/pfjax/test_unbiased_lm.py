@@ -20,8 +20,9 @@ from pfjax.models import cache
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder, forward
 from pfjax.reasoning import automaton, particles, potentials, rewards
+from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings, language_model
-from pfjax.reasoning.propose import Budget, Sampling
+from pfjax.reasoning.sampling import Sampling
 
 TOKENS = [b"", b"a", b"\n", b".\n\n", b"b"]
 EOS = 0

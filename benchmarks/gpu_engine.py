@@ -1,0 +1,227 @@
+"""The engine of pfjax as gpu.py calls it: the only file of the benchmark that knows its insides.
+
+Particles come from `particles.empty`, loops from `propose.propose` and `rewards.process_reward`, whole
+generations from the engine's entry point. Caches are normal numbers, in the tables no token ends a step.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache as once
+from functools import partial
+from math import prod
+from typing import NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from gpu_models import BUDGET, DTYPE, PROMPT, SMALL_BUDGET, normal
+
+from pfjax import smc
+from pfjax.models import cache
+from pfjax.plan.shapes import nbytes
+from pfjax.reasoning import Budget, Sampling, Settings, automaton, particles, propose, rewards
+from pfjax.reasoning.engine import Context, Engine, Shared
+from pfjax.search import methods
+
+try:
+    from pfjax.reasoning import flight as loop
+    from pfjax.reasoning.pool import Pool
+except ImportError:  # the engine whose problems all wait for each other
+    loop, Pool = propose, None
+
+Patches = tuple[tuple[object, str, Callable], ...]
+
+
+class Case(NamedTuple):
+    """Models, prompts' caches and particles; `state` holds p problems x n particles."""
+
+    policy: nnx.Module
+    prm: nnx.Module | None
+    context: Context
+    state: smc.State
+    settings: Settings
+
+
+def case(small: bool, policy: nnx.Module, prm: nnx.Module | None, rows: int) -> Case:
+    """Problems of 32 particles each, one step short of a full cache; `rows` particles in all."""
+    budget = SMALL_BUDGET if small else BUDGET
+    settings = Settings(Sampling(), budget, methods.find("pf").potential(1.0))
+    n = min(rows, 32)
+    build = partial(_blank, policy.config, prm and prm.config, rows // n, n, budget)
+    context, x = _filled(jax.eval_shape(build))
+    done = budget.max_tokens // budget.step_tokens - 1
+    length = done * budget.step_tokens
+    ends = budget.step_tokens * jnp.arange(1, budget.max_steps + 1, dtype=jnp.int32)
+    x = x._replace(
+        length=jnp.full_like(x.length, length),
+        step_end=jnp.broadcast_to(jnp.where(ends <= length, ends, 0), x.step_end.shape),
+        num_steps=jnp.full_like(x.num_steps, done),
+        scored=jnp.full_like(x.scored, done),
+    )
+    if prm is not None:
+        used = jnp.full_like(x.length, length + done)
+        x = x._replace(reward_state=x.reward_state._replace(length=used))
+    log_w = jax.nn.log_softmax(jax.random.normal(jax.random.key(2), x.length.shape))
+    evidence, t = jnp.zeros(len(log_w)), jnp.full(len(log_w), done - 1, jnp.int32)
+    policy_prefix = _prompted(context.policy, PROMPT - 1, budget)
+    context = Context(policy_prefix, prm and _prompted(context.prm, PROMPT, budget))
+    return Case(policy, prm, context, smc.State(x, log_w, evidence, t), settings)
+
+
+def _blank(config, prm_config, p: int, n: int, budget: Budget):
+    """(prompts' caches, blank particles) of one step more than the budget, as the engine has them."""
+
+    def prefix(config):
+        length = jnp.zeros(p, jnp.int32)
+        return cache.Prefix(cache.empty(config, (p,), PROMPT, DTYPE), length, length)
+
+    context, reward = Context(prefix(config), prm_config and prefix(prm_config)), ()
+    if prm_config:
+        columns = budget.max_tokens + budget.max_steps + 2 * -(-(budget.step_tokens + 1) // 2)
+        kv = cache.empty(prm_config, (p, n), columns, DTYPE)
+        reward = rewards.PRMState(kv, jnp.zeros((p, n), jnp.int32))
+    return context, particles.empty(
+        config,
+        jnp.zeros(p, jnp.int32),
+        jnp.ones(p, bool),
+        n,
+        max_tokens=budget.max_tokens,
+        step_tokens=budget.step_tokens,
+        max_steps=budget.max_steps,
+        columns=budget.max_tokens + budget.step_tokens,
+        reward_state=reward,
+        dtype=DTYPE,
+    )
+
+
+def decode(case: Case, patches: Patches = ()):
+    """(lowered token loop of one step, its arguments)."""
+    graph, params = nnx.split(case.policy)
+    settings, stop = case.settings, _tables(case.policy.config.vocab_size).stop
+
+    def run(params, stop, prefix, keys, x):
+        policy = nnx.merge(graph, params)
+        rules = policy, prefix, stop, settings.sampling, settings.budget
+        if loop is propose:
+            return propose.propose(*rules, keys, x)
+        return propose.propose(loop.Writer(*rules), keys, x)
+
+    x = case.state.particles
+    keys = jax.random.split(jax.random.key(3), x.length.shape)
+    return _lower(run, patches, params, stop, case.context.policy, keys, x)
+
+
+def score(case: Case):
+    """(lowered scoring of a step of every row by the PRM, its arguments)."""
+    graph, params = nnx.split(case.prm)
+    x, budget = case.state.particles, case.settings.budget
+    new = jnp.arange(budget.max_steps, dtype=jnp.int32)[None, None] == x.num_steps[..., None]
+    x = x._replace(
+        length=x.length + budget.step_tokens,
+        num_steps=x.num_steps + 1,
+        step_end=jnp.where(new, (x.length + budget.step_tokens)[..., None], x.step_end),
+        policy_cache=(),
+    )
+
+    def run(params, shared, prefix, x):
+        prm = nnx.merge(graph, params)
+        model = rewards.process_reward(
+            prm, prefix, shared.strip, shared.probe, step_tokens=budget.step_tokens, columns=0
+        )
+        return model.score(x.reward_state, x)
+
+    return _lower(run, (), params, _tables(case.policy.config.vocab_size), case.context.prm, x)
+
+
+def gather(case: Case):
+    """(lowered copy of the particles that systematic resampling chooses, its arguments)."""
+    log_w = case.state.log_weights
+    keys = jax.random.split(jax.random.key(4), len(log_w))
+    ancestors, _, _ = jax.jit(methods.find("pf").resampler)(keys, log_w, case.state.t)
+    return _lower(smc.gather, (), case.state.particles, ancestors)
+
+
+def engine(case: Case) -> Engine:
+    """The search's own programs."""
+    tables, n = _tables(case.policy.config.vocab_size), case.state.log_weights.shape[1]
+    resampler = methods.find("pf").resampler
+    return Engine(case.policy, case.prm, tables, case.settings, resampler, n)
+
+
+def step(search: Engine, case: Case):
+    """One generation, new tokens told; the particles of `case` are donated."""
+    keys = jax.random.split(jax.random.key(5), len(case.state.log_weights))
+    if Pool is None:
+        _, snapshot = search.step(case.context, keys, case.state, 6)
+    else:
+        x, row_keys = case.state.particles, jax.random.split(keys[0], case.state.log_weights.shape)
+        stay = jnp.zeros_like(x.length) + jnp.arange(x.length.shape[1], dtype=jnp.int32)
+        begun, no = loop.begin(x, case.settings.budget), jnp.zeros(len(keys), bool)
+        # A donated array may stand in one place only.
+        begun = jax.tree.map(jnp.copy, begun)
+        pool = Pool(case.state, begun, stay, no, keys, row_keys, ~no)
+        _, snapshot = search.advance(case.context, pool)
+    return snapshot.new_tokens
+
+
+def iterations(x) -> int:
+    """Tokens that every row drew; ValueError where some row stopped early."""
+    most = int(x.new_tokens.max())
+    if int(x.new_tokens.min()) != most:
+        raise ValueError("some rows stopped early")
+    return most
+
+
+# What is left out of the loop while it is traced, to see what it costs.
+PATCHES: dict[str | None, Patches] = {
+    None: (),
+    "greedy": (
+        (loop, "log_probs", lambda logits, sampling: logits.astype(jnp.float32)),
+        (loop, "draw", lambda keys, z: jnp.argmax(z, axis=-1).astype(jnp.int32)),
+    ),
+    "no attention": ((cache, "attend", lambda q, segments, *, softcap=None: q),),
+}
+
+
+def read_bytes(case: Case) -> int:
+    """Allocated columns of prompts and particles that one token iteration reads, step buffers left out."""
+    return nbytes((case.context.policy.kv, case.state.particles.policy_cache))
+
+
+def particle_bytes(case: Case) -> int:
+    """Bytes of the particles, nearly all of them caches."""
+    return nbytes(case.state.particles)
+
+
+def _lower(run: Callable, patches: tuple, *arguments):
+    with ExitStack() as stack:
+        for patch in patches:
+            stack.enter_context(mock.patch.object(*patch))
+        return jax.jit(run).lower(*arguments), arguments
+
+
+def _prompted(prefix: cache.Prefix, length: int, budget: Budget) -> cache.Prefix:
+    real = jnp.full_like(prefix.length, length)
+    return prefix._replace(length=real, context=real + budget.max_tokens + budget.max_steps)
+
+
+@once
+def _tables(vocabulary: int) -> Shared:
+    pieces = [b"x"] * vocabulary
+    return Shared(automaton.stop_table(pieces, []), rewards.strip_table(pieces, []), jnp.int32(0))
+
+
+def _filled(tree):
+    """Abstract arrays made real: caches normal, in repetitions of 64 K numbers, all else zero."""
+    noise = 50 * normal(jax.random.key(6, impl="rbg"), (1 << 16,))
+
+    @partial(jax.jit, static_argnums=1)
+    def repeated(noise, shape: tuple[int, ...]):
+        return jnp.tile(noise, -(-prod(shape) // noise.size))[: prod(shape)].reshape(shape)
+
+    def fill(leaf):
+        is_cache = leaf.dtype == noise.dtype
+        return repeated(noise, leaf.shape) if is_cache else jnp.zeros(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(fill, tree)

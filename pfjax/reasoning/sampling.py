@@ -1,0 +1,92 @@
+"""How tokens are drawn from logits, without sorting the vocabulary.
+
+    p_v  proportional to  exp(z_v / temperature)  on the kept tokens, 0 elsewhere
+
+Kept are, in this order and each on what the one before left: the top_k most likely tokens, the
+smallest set of mass top_p (Holtzman et al. 2020, arXiv 1904.09751), tokens of at least min_p times
+the largest probability (Nguyen et al. 2024, arXiv 2407.01082). Ties at a threshold are kept. The
+thresholds are found by bisection on the bits of float32 numbers, so the sets are exact.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+
+class Sampling(NamedTuple):
+    """Softmax(logits / temperature), cut by top_k (0: no cut), top_p (1: none), min_p (0: none)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+    def checked(self) -> "Sampling":
+        """Itself; ValueError for a value out of range."""
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature is {self.temperature}, wanted > 0; for greedy text use 1e-3."
+            )
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, wanted in (0, 1].")
+        if self.top_k < 0:
+            raise ValueError(f"top_k is {self.top_k}, wanted >= 0; 0 keeps every token.")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p}, wanted in [0, 1].")
+        return self
+
+
+def log_probs(logits: Float[Array, "*b v"], sampling: Sampling) -> Float[Array, "*b v"]:
+    """float32 log-probabilities of the sampled distribution; -inf for tokens that are cut.
+
+    >>> z = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
+    >>> [round(float(p), 3) for p in jnp.exp(log_probs(z, Sampling(top_p=0.7)))]
+    [0.625, 0.375, 0.0, 0.0]
+    """
+    logp = jax.nn.log_softmax(logits.astype(jnp.float32) / sampling.temperature)
+    if 0 < sampling.top_k < logp.shape[-1]:
+        logp = _cut(logp, lambda kept: jnp.sum(kept, axis=-1) >= sampling.top_k)
+    if sampling.top_p < 1:
+        mass = jnp.exp(logp)
+        logp = _cut(
+            logp, lambda kept: jnp.sum(jnp.where(kept, mass, 0.0), axis=-1) >= sampling.top_p
+        )
+    if sampling.min_p > 0:
+        least = jnp.max(logp, axis=-1, keepdims=True) + jnp.log(jnp.float32(sampling.min_p))
+        logp = jax.nn.log_softmax(jnp.where(logp >= least, logp, -jnp.inf))
+    return logp
+
+
+def _cut(
+    logp: Float[Array, "*b v"], enough: Callable[[Bool[Array, "*b v"]], Bool[Array, "*b"]]
+) -> Float[Array, "*b v"]:
+    """logp on {logp >= the largest threshold that keeps enough}, normalised again."""
+    # The bits of |logp| grow as logp falls, so the threshold is the least that are enough.
+    bits = jax.lax.bitcast_convert_type(jnp.abs(jnp.minimum(logp, 0.0)), jnp.int32)
+    low = jnp.full(logp.shape[:-1], -1, jnp.int32)
+    high = jnp.full(logp.shape[:-1], 0x7F800000, jnp.int32)
+
+    def halve(_, ends):
+        low, high = ends
+        middle = low + (high - low) // 2
+        fits = enough(bits <= middle[..., None])
+        return jnp.where(fits, low, middle), jnp.where(fits, middle, high)
+
+    _, least = jax.lax.fori_loop(0, 31, halve, (low, high))
+    return jax.nn.log_softmax(jnp.where(bits <= least[..., None], logp, -jnp.inf))
+
+
+def draw(keys: Key[Array, "p n"], logp: Float[Array, "p n v"]) -> Int[Array, "p n"]:
+    """One token a row by inverting the distribution function.
+
+    One uniform a row, never a token of probability 0.
+    """
+    mass = jnp.cumsum(jnp.exp(logp), axis=-1)
+    total = mass[..., -1]
+    uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key)))(keys)
+    # float32 may round u * total up to total, which no entry exceeds.
+    level = jnp.minimum(uniform * total, jnp.nextafter(total, jnp.zeros_like(total)))
+    return jnp.sum(mass <= level[..., None], axis=-1, dtype=jnp.int32)
