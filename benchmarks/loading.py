@@ -11,7 +11,6 @@ above that of the same process before it loads, and loading begins after jax has
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -118,13 +117,18 @@ def load(folder: Path, devices: int) -> dict:
 
     mesh = models.make_mesh(1, devices) if devices > 1 else None
     jnp.zeros(8).block_until_ready()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = memory("VmRSS")
     began = time.perf_counter()
     policy = models.load_policy(folder, dtype=jnp.bfloat16, mesh=mesh)
     jax.block_until_ready(jax.tree.leaves(policy.split[1]))
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"seconds": seconds, "peak": 1024 * peak}
+    return {"seconds": seconds, "peak": memory("VmHWM") - before}
+
+
+def memory(field: str) -> int:
+    """Bytes of this program, now or at most; getrusage's peak begins at that of its parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def table(report: dict) -> str:

@@ -1,7 +1,14 @@
-"""Weights of a checkpoint into an abstract module, each device's slice read straight into its place."""
+"""Weights of a checkpoint into an abstract module, each device's slice read straight into its place.
 
+A tensor that is stored transposed is read into memory that its thread uses again, from which jax
+copies it, transposed, to the devices; only larger ones than `_SCRATCH_BYTES` are turned by numpy.
+"""
+
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -15,9 +22,12 @@ from pfjax.models import sharding
 from pfjax.models._names import PRM_ARCHITECTURE, Source, source, weight_dtype
 from pfjax.models._tensors import TensorInfo, find_tensors, read_slice
 from pfjax.models.config import CheckpointError, DecoderConfig
+from pfjax.models.decoder import Decoder
 
 Module = TypeVar("Module", bound=nnx.Module)
-_THREADS = 4
+_THREADS = min(8, os.cpu_count() or 1)
+_SCRATCH_BYTES = 256 << 20
+Bounds = tuple[tuple[int, int], ...]
 _TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -28,13 +38,23 @@ class _OneKey:
         return jax.random.key(0)
 
 
-def abstract(build: Callable[[nnx.Rngs], Module]) -> Module:
-    """A module of shapes without arrays."""
-    return nnx.eval_shape(lambda: build(cast(nnx.Rngs, _OneKey())))
+def abstract(build: Callable[..., Module], config: DecoderConfig) -> Module:
+    """A module of shapes without arrays.
+
+    The layers of a decoder are equal, so one is traced and the others are copies of it.
+    """
+    one = replace(config, num_layers=1, sliding_layers=())
+    module = nnx.eval_shape(lambda: build(one, rngs=_OneKey()))
+    decoder = cast(Decoder, getattr(module, "decoder", module))
+    graph, state = nnx.split(decoder.layers[0])
+    layers = [nnx.merge(graph, state, copy=True) for _ in range(config.num_layers)]
+    decoder.layers = nnx.List(layers)
+    decoder.config = module.config = config  # pyright: ignore[reportAttributeAccessIssue]
+    return module
 
 
 def fill(
-    build: Callable[[nnx.Rngs], Module],
+    build: Callable[..., Module],
     config: DecoderConfig,
     folder: Path,
     dtype: DTypeLike,
@@ -48,22 +68,24 @@ def fill(
             f"config.json asks for {config.num_layers} layers, {folder} has {len(tensors)} "
             "tensors; config.json and weights are of different models."
         )
-    graph, state = nnx.split(abstract(build))
-    leaves = [(path, leaf, source(path, config)) for path, leaf in nnx.to_flat_state(state)]
-    wanted = _stored_shapes([(leaf.shape, where) for _, leaf, where in leaves], config)
+    module = abstract(build, config)
+    leaves = [(path, leaf) for path, leaf in nnx.iter_graph(module) if isinstance(leaf, nnx.Param)]
+    sources = [(leaf.shape, source(path, config)) for path, leaf in leaves]
+    wanted = _stored_shapes(sources, config)
     _compare(folder, wanted, tensors)
 
-    def read(entry):
-        path, leaf, where = entry
-        at = None if mesh is None else sharding.weight_sharding(path, config, mesh)
-        return path, leaf.replace(_place(leaf.shape, where, tensors[where.name], dtype, at))
+    def read(number: int) -> jax.Array:
+        shape, where = sources[number]
+        at = None if mesh is None else sharding.weight_sharding(leaves[number][0], config, mesh)
+        return _place(shape, where, tensors[where.name], dtype, at)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        filled = list(pool.map(read, leaves))
+        for (_, leaf), array in zip(leaves, pool.map(read, range(len(leaves))), strict=True):
+            leaf.set_value(array)
     if _HEAD in tensors and _HEAD not in wanted and config.architecture != PRM_ARCHITECTURE:
         if "v_head.summary.weight" not in tensors:
             _check_tied(folder, tensors)
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    return module
 
 
 def _stored_shapes(
@@ -88,19 +110,43 @@ def _place(
     dtype: np.dtype,
     at: jax.sharding.Sharding | None,
 ) -> jax.Array:
-    """A parameter on its devices; every device's slice is read by itself."""
+    """A parameter on its devices, of which this process reads its own part."""
+    everything = (slice(None),) * len(shape)
+    indices = {None: everything} if at is None else at.addressable_devices_indices_map(shape)
+    parts = {
+        device: tuple(s.indices(n)[:2] for s, n in zip(index or (), shape, strict=True))
+        for device, index in indices.items()
+    }
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
-        bounds = [s.indices(n)[:2] for s, n in zip(index, shape, strict=True)]
-        if where.transpose:
-            bounds = bounds[::-1]
+    def read(bounds: Bounds, **how: bool) -> np.ndarray:
+        bounds = bounds[::-1] if where.transpose else bounds
         if where.rows:
-            bounds[0] = (bounds[0][0] + where.rows[0], bounds[0][1] + where.rows[0])
-        return read_slice(where.name, info, bounds, dtype, transpose=where.transpose)
+            (start, stop), *rest = bounds
+            bounds = ((start + where.rows[0], stop + where.rows[0]), *rest)
+        return read_slice(where.name, info, bounds, dtype, **how)
 
-    if at is None:
-        return jax.device_put(read((slice(None),) * len(shape)))
-    return jax.make_array_from_callback(shape, at, read)
+    box = tuple((min(axis)[0], max(axis)[1]) for axis in zip(*parts.values(), strict=True))
+    if where.transpose and dtype.itemsize * prod(b - a for a, b in box) <= _SCRATCH_BYTES:
+        # jax transposes with vector instructions while it copies, twice as fast as numpy's strips.
+        kernel = read(box, transpose=False, scratch=True).T
+        arrays = [
+            jax.device_put(_to_copy(kernel, box, part), device) for device, part in parts.items()
+        ]
+        jax.block_until_ready(arrays)
+    else:
+        values = {part: read(part, transpose=where.transpose) for part in set(parts.values())}
+        arrays = [jax.device_put(values[part], device) for device, part in parts.items()]
+    return arrays[0] if at is None else jax.make_array_from_single_device_arrays(shape, at, arrays)
+
+
+def _to_copy(x: np.ndarray, box: Bounds, part: Bounds) -> np.ndarray:
+    """The entries `part` of x, which holds those of `box`, in an order that jax has to change.
+
+    An array in order, such as a single column, it might take over as it is.
+    """
+    pairs = zip(box, part, strict=True)
+    x = x[tuple(slice(start - first, stop - first) for (first, _), (start, stop) in pairs)]
+    return x.copy() if x.flags.c_contiguous else x
 
 
 def _compare(folder: Path, wanted: dict[str, tuple], tensors: dict[str, TensorInfo]) -> None:
@@ -131,7 +177,7 @@ def _check_tied(folder: Path, tensors: dict[str, TensorInfo]) -> None:
             read_slice(name, tensors[name], rows, np.dtype(np.float32), transpose=False)
             for name in (_HEAD, _TABLE)
         ]
-        same = same and np.array_equal(*parts)
+        same = same and np.array_equal(parts[0], parts[1])
     if not same:
         raise CheckpointError(
             f"{folder}: config.json ties lm_head.weight to the embedding, but they differ; set "

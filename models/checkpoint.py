@@ -7,6 +7,7 @@ values for NaN and infinity. On a mesh every device reads its own slice of each 
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,7 +56,7 @@ def load_policy(
     settings = read_object(generation) if generation.exists() else {}
     eos_ids = _eos_ids(folder, settings, raw, tokenizer, config)
     config = _padded(config, mesh)
-    decoder = fill(lambda rngs: Decoder(config, rngs=rngs), config, folder, dtype, mesh)
+    decoder = fill(Decoder, config, folder, dtype, mesh)
     return Policy(_in_format(decoder, weight_format), tokenizer, eos_ids, settings)
 
 
@@ -81,13 +82,11 @@ def load_prm(
     config = _padded(config, mesh)
     if kind.head == "tokens":
         minus, plus = (_token(folder, tokenizer, text) for text in kind.tokens)
-        module = fill(
-            lambda rngs: TokenModel(config, minus, plus, rngs=rngs), config, folder, dtype, mesh
-        )
+        build = partial(TokenModel, minus=minus, plus=plus)
     else:
         config = replace(config, tie_embeddings=True)  # an lm_head, if any, is left out
         build = ProcessRewardModel if kind.head == "classes" else ValueModel
-        module = fill(lambda rngs: build(config, rngs=rngs), config, folder, dtype, mesh)
+    module = fill(build, config, folder, dtype, mesh)
     return PRM(_in_format(module, weight_format), tokenizer, kind)
 
 
