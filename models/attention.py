@@ -64,10 +64,10 @@ def _scores(q: Array, segment: Segment, t: int, softcap: float | None) -> Float[
     k = segment.k
     if k.ndim == 4:
         flat = q.transpose(0, 2, 1, 3, 4).reshape(p, kv_heads, n * rows, d)
-        s = _product("pkrd,pkds->pkrs", flat, k)
+        s = jnp.einsum("pkrd,pkds->pkrs", flat, k, preferred_element_type=jnp.float32)
         s = s.reshape(p, kv_heads, n, rows, -1).transpose(0, 2, 1, 3, 4)
     else:
-        s = _product("pnkrd,pnkds->pnkrs", q, k)
+        s = jnp.einsum("pnkrd,pnkds->pnkrs", q, k, preferred_element_type=jnp.float32)
     s = s.reshape(p, n, kv_heads, -1, t, s.shape[-1])
     s = s if softcap is None else softcap * jnp.tanh(s / softcap)
     s = jnp.where(segment.mask[:, :, None, None], s, -jnp.inf)
@@ -81,11 +81,3 @@ def _mix(w: Array, v: Array) -> Float[Array, "p n k r d"]:
     flat = w.transpose(0, 2, 1, 3, 4).reshape(p, kv_heads, n * rows, s)
     out = jnp.einsum("pkrs,pksd->pkrd", flat, v)
     return out.reshape(p, kv_heads, n, rows, -1).transpose(0, 2, 1, 3, 4)
-
-
-def _product(axes: str, q: Array, k: Array) -> Array:
-    # One row would be a matrix-vector product, which XLA:CPU runs an order of magnitude slower than two rows.
-    one = q.shape[-2] == 1
-    q = jnp.concatenate([q, q], axis=-2) if one else q
-    s = jnp.einsum(axes, q, k, preferred_element_type=jnp.float32)
-    return s[..., :1, :] if one else s

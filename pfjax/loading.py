@@ -38,7 +38,7 @@ def load(
     max_tokens: int | None = None,
     step_tokens: int | None = None,
     max_steps: int | None = None,
-    rows: int = 1024,
+    rows: int = 512,
     dtype: DTypeLike = jnp.float32,
     weight_format: str | None = None,
     mesh: Mesh | None = None,

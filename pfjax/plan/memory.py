@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from pfjax.plan.shapes import Workload, caches, nbytes, shapes, split_bytes, table_bytes
 from pfjax.plan.weights import Model, is_split, weight_bytes
+from pfjax.reasoning.rewards import blocks
 
 
 class Memory(NamedTuple):
@@ -77,7 +78,7 @@ def _activations(work: Workload) -> int:
         prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
         columns = prompt + found.pool.state.particles.reward_state.kv.k[0].shape[-1] + buffer
         parts.append(_block(work.prm, work, work.problems, prompt, prompt))
-        parts.append(_block(work.prm, work, work.rows, buffer // 2, columns))
+        parts.append(_block(work.prm, work, work.rows, blocks(work.budget.step_tokens)[1], columns))
     return max(parts)
 
 

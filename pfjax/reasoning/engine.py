@@ -73,6 +73,7 @@ class Engine:
         mesh: Mesh | None = None,
         together: int | None = None,
         slots: int | None = None,
+        move: smc.Move = smc.gather,
     ):
         self._policy, policy_params = nnx.split(policy)
         self._prm, prm_params = (None, ()) if prm is None else nnx.split(prm)
@@ -80,6 +81,7 @@ class Engine:
         self._settings = settings
         self._resampler, self.n = resampler, n
         self._mesh, self.together, self._slots = mesh, together, slots
+        self._move = move
         self.groups = 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
         self._compiled = 0
         over = partial(over_problems, mesh=mesh)
@@ -269,7 +271,7 @@ class Engine:
         snapshot = self._snapshot(state, info)
         busy = pool.busy & ~jnp.all(x.finished, axis=1)
         state, ancestors, resampled, row_keys = smc.resample(
-            _generation(pool.keys, state.t + 1), state, self._resampler
+            _generation(pool.keys, state.t + 1), state, self._resampler, self._move
         )
         flight = begin(state.particles, budget)
         return Pool(state, flight, ancestors, resampled, pool.keys, row_keys, busy), snapshot

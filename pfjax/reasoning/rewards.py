@@ -122,14 +122,13 @@ def process_reward(
     step_tokens: int,
     columns: int,
 ) -> RewardModel:
-    """A PRM with the policy's tokenizer, scored incrementally in two blocks of half the step
-    budget.
+    """A PRM with the policy's tokenizer, scored incrementally in blocks of at most 64 tokens.
 
     `columns` bounds a solution's PRM tokens (tokens and probes). The value is the float32 log-odds
     at the probe. A block is skipped when every row's step ends before it.
     """
-    block = -(-(step_tokens + 1) // 2)
-    width = 2 * block
+    count, block = blocks(step_tokens)
+    width = count * block
     dtype = prefix.kv.k[0].dtype
 
     def init(p: int, n: int) -> PRMState:
@@ -149,10 +148,20 @@ def process_reward(
     return RewardModel(init, score)
 
 
+def blocks(step_tokens: int) -> tuple[int, int]:
+    """How many blocks a step and its probe are scored in, and the tokens of each.
+
+    >>> blocks(12), blocks(256)
+    ((1, 13), (5, 52))
+    """
+    count = -(-(step_tokens + 1) // 64)
+    return count, -(-(step_tokens + 1) // count)
+
+
 def widen(state: PRMState, columns: int, step_tokens: int) -> PRMState:
     """A state whose cache holds `columns` and one step more."""
-    block = -(-(step_tokens + 1) // 2)
-    return state._replace(kv=cache.widen(state.kv, columns + 2 * block))
+    count, block = blocks(step_tokens)
+    return state._replace(kv=cache.widen(state.kv, columns + count * block))
 
 
 def _blocks(prm, prefix, state: PRMState, tokens, count, block: int):

@@ -62,11 +62,14 @@ def _pool(
         level = budget.max_tokens if own else _level(budget, 0, batch * engine.n)
         prompts, keys = pad([j.prompt for j in first], batch, width), _keys(first, batch)
         context, pool = engine.start(prompts, keys, level)
+        pool, found = engine.advance(context, pool)
         generation = 0
         while places:
-            if not own:
-                pool = engine.grow(pool, _level(budget, generation, batch * engine.n))
-            pool, found = engine.advance(context, pool)
+            ahead = None
+            if not own and generation + 1 < budget.max_steps:
+                # The host reads a generation while the device is at the next one, which the last time is idle.
+                pool = engine.grow(pool, _level(budget, generation + 1, batch * engine.n))
+                pool, ahead = engine.advance(context, pool)
             found = jax.tree.map(np.asarray, found)
             for place, snapshot in _rows(found, engine.groups, batch):
                 if place not in places:
@@ -75,6 +78,9 @@ def _pool(
                 yield (places.pop(place) if over else places[place]).index, snapshot, over
             if own and waiting:
                 context, pool = _refill(engine, context, pool, places, waiting, batch, width)
+            if ahead is None and places:
+                pool, ahead = engine.advance(context, pool)
+            found = ahead
             generation += 1
 
 

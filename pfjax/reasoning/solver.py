@@ -47,7 +47,7 @@ class Solver:
     sampling: Sampling = Sampling()
     budget: Budget = Budget()
     tau: float = 1.0
-    rows: int = 1024
+    rows: int = 512
     mesh: Mesh | None = None
     together: int | None = None
     slots: int | None = None
@@ -157,6 +157,7 @@ class Solver:
                 mesh=self.mesh,
                 together=together,
                 slots=self.slots,
+                move=found.move,
             )
         return self._engines[kind]
 

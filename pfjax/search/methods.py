@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pfjax import smc
 from pfjax.reasoning import potentials
+from pfjax.reasoning.move import move_in_place
 from pfjax.reasoning.potentials import Potential
 from pfjax.search import answers
 
@@ -24,6 +25,7 @@ class Method(NamedTuple):
     select: answers.Select
     uses_prm: bool = True
     summary: str = ""
+    move: smc.Move = move_in_place
 
 
 METHODS: dict[str, Method] = {
@@ -38,6 +40,7 @@ METHODS: dict[str, Method] = {
         lambda tau: potentials.odds_product(tau, absorbing=False),
         answers.best_of_n,
         summary="particle filter as run by Puri et al. 2025: multinomial every step, odds re-applied, argmax",
+        move=smc.gather,
     ),
     "best-of-n": Method(
         _INDEPENDENT, potentials.telescoping, answers.best_of_n, summary="highest PRM value wins"
