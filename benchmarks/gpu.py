@@ -57,7 +57,7 @@ def main() -> None:
     if not options.small or options.out != HERE:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
-        write_section(options.out / "RESULTS.md", "GPU", text)
+        write_section(options.out / "RESULTS.md", f"Engine on {text.split(' (')[0]}", text)
 
 
 def _options() -> argparse.Namespace:

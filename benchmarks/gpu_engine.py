@@ -1,6 +1,6 @@
 """The engine of pfjax as gpu.py calls it: the only file of the benchmark that knows its insides.
 
-Particles come from `particles.empty`, loops from `propose.propose` and `rewards.process_reward`, whole
+Particles come from `particles.empty`, loops from `propose` and `rewards.process_reward`, whole
 generations from the engine's entry point. Caches are normal numbers, in the tables no token ends a step.
 """
 
@@ -20,15 +20,12 @@ from gpu_models import BUDGET, DTYPE, PROMPT, SMALL_BUDGET, normal
 from pfjax import smc
 from pfjax.models import cache
 from pfjax.plan.shapes import nbytes
-from pfjax.reasoning import Budget, Sampling, Settings, automaton, particles, propose, rewards
-from pfjax.reasoning.engine import Context, Engine, Shared
+from pfjax.reasoning import Budget, Sampling, Settings, automaton, flight, particles, rewards
+from pfjax.reasoning.engine import Engine
+from pfjax.reasoning.pool import Context, Pool
+from pfjax.reasoning.programs import Shared
+from pfjax.reasoning.propose import propose
 from pfjax.search import methods
-
-try:
-    from pfjax.reasoning import flight as loop
-    from pfjax.reasoning.pool import Pool
-except ImportError:  # the engine whose problems all wait for each other
-    loop, Pool = propose, None
 
 Patches = tuple[tuple[object, str, Callable], ...]
 
@@ -78,7 +75,7 @@ def _blank(config, prm_config, p: int, n: int, budget: Budget):
 
     context, reward = Context(prefix(config), prm_config and prefix(prm_config)), ()
     if prm_config:
-        columns = budget.max_tokens + budget.max_steps + 2 * -(-(budget.step_tokens + 1) // 2)
+        columns = budget.max_tokens + budget.max_steps + prod(rewards.blocks(budget.step_tokens))
         kv = cache.empty(prm_config, (p, n), columns, DTYPE)
         reward = rewards.PRMState(kv, jnp.zeros((p, n), jnp.int32))
     return context, particles.empty(
@@ -89,7 +86,7 @@ def _blank(config, prm_config, p: int, n: int, budget: Budget):
         max_tokens=budget.max_tokens,
         step_tokens=budget.step_tokens,
         max_steps=budget.max_steps,
-        columns=budget.max_tokens + budget.step_tokens,
+        columns=budget.max_tokens + budget.slack,
         reward_state=reward,
         dtype=DTYPE,
     )
@@ -102,10 +99,8 @@ def decode(case: Case, patches: Patches = ()):
 
     def run(params, stop, prefix, keys, x):
         policy = nnx.merge(graph, params)
-        rules = policy, prefix, stop, settings.sampling, settings.budget
-        if loop is propose:
-            return propose.propose(*rules, keys, x)
-        return propose.propose(loop.Writer(*rules), keys, x)
+        writer = flight.Writer(policy, prefix, stop, settings.sampling, settings.budget)
+        return propose(writer, keys, x)
 
     x = case.state.particles
     keys = jax.random.split(jax.random.key(3), x.length.shape)
@@ -145,23 +140,22 @@ def gather(case: Case):
 def engine(case: Case) -> Engine:
     """The search's own programs."""
     tables, n = _tables(case.policy.config.vocab_size), case.state.log_weights.shape[1]
-    resampler = methods.find("pf").resampler
-    return Engine(case.policy, case.prm, tables, case.settings, resampler, n)
+    method = methods.find("pf")
+    return Engine(
+        case.policy, case.prm, tables, case.settings, method.resampler, n, move=method.move
+    )
 
 
 def step(search: Engine, case: Case):
     """One generation, new tokens told; the particles of `case` are donated."""
     keys = jax.random.split(jax.random.key(5), len(case.state.log_weights))
-    if Pool is None:
-        _, snapshot = search.step(case.context, keys, case.state, 6)
-    else:
-        x, row_keys = case.state.particles, jax.random.split(keys[0], case.state.log_weights.shape)
-        stay = jnp.zeros_like(x.length) + jnp.arange(x.length.shape[1], dtype=jnp.int32)
-        begun, no = loop.begin(x, case.settings.budget), jnp.zeros(len(keys), bool)
-        # A donated array may stand in one place only.
-        begun = jax.tree.map(jnp.copy, begun)
-        pool = Pool(case.state, begun, stay, no, keys, row_keys, ~no)
-        _, snapshot = search.advance(case.context, pool)
+    x, row_keys = case.state.particles, jax.random.split(keys[0], case.state.log_weights.shape)
+    stay = jnp.zeros_like(x.length) + jnp.arange(x.length.shape[1], dtype=jnp.int32)
+    # A donated array may stand in one place only.
+    begun = jax.tree.map(jnp.copy, flight.begin(x, case.settings.budget))
+    no = jnp.zeros(len(keys), bool)
+    pool = Pool(case.state, begun, stay, no, keys, row_keys, ~no)
+    _, snapshot = search.advance(case.context, pool)
     return snapshot.new_tokens
 
 
@@ -177,8 +171,8 @@ def iterations(x) -> int:
 PATCHES: dict[str | None, Patches] = {
     None: (),
     "greedy": (
-        (loop, "log_probs", lambda logits, sampling: logits.astype(jnp.float32)),
-        (loop, "draw", lambda keys, z: jnp.argmax(z, axis=-1).astype(jnp.int32)),
+        (flight, "log_probs", lambda logits, sampling: logits.astype(jnp.float32)),
+        (flight, "draw", lambda keys, z: jnp.argmax(z, axis=-1).astype(jnp.int32)),
     ),
     "no attention": ((cache, "attend", lambda q, segments, *, softcap=None: q),),
 }

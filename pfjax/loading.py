@@ -34,6 +34,8 @@ def load(
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    top_k: int = 0,
+    min_p: float = 0.0,
     tau: float = 1.0,
     max_tokens: int | None = None,
     step_tokens: int | None = None,
@@ -42,14 +44,18 @@ def load(
     dtype: DTypeLike = jnp.float32,
     weight_format: str | None = None,
     mesh: Mesh | None = None,
+    together: int | None = None,
+    slots: int | None = None,
 ) -> Solver:
     """A Solver for a policy and a PRM, each an embedded name or a Hugging Face folder.
 
     Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps),
     then to 1024 tokens a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds
-    problems x particles in a device batch. `dtype` and `weight_format` ("int8", "fp8") are those of
-    the weights, see `models.load_policy`; `mesh` (`models.make_mesh`) shards problems over its first
-    axis and weights over its axis "model". CheckpointError says in one sentence why a checkpoint
+    problems x particles in a device batch; `top_k`, `top_p` and `min_p` cut what is sampled, see
+    `Sampling`; `together` and `slots` are those of `Solver`. `dtype` and `weight_format` ("int8",
+    "fp8") are those of the weights, see `models.load_policy`; `mesh` (`models.make_mesh`) shards
+    problems over its first axis and weights over its axis "model". CheckpointError says in one
+    sentence why a checkpoint
     cannot be used.
     """
     how = {"dtype": dtype, "weight_format": weight_format, "mesh": mesh}
@@ -61,11 +67,8 @@ def load(
         max_tokens=max_tokens or own.max_tokens,
         max_steps=max_steps or own.max_steps,
     )
-    if temperature <= 0:
-        raise ValueError(f"temperature is {temperature}, wanted > 0; for greedy text use 1e-3.")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}, wanted in (0, 1].")
-    return Solver(loaded, reward, Sampling(temperature, top_p), limits, tau, rows, mesh)
+    sampling = Sampling(temperature, top_p, top_k, min_p).checked()
+    return Solver(loaded, reward, sampling, limits, tau, rows, mesh, together=together, slots=slots)
 
 
 def budget(policy: models.Policy) -> Budget:

@@ -25,9 +25,10 @@ from pfjax.plan import hlo
 from pfjax.plan.setup import Setup
 from pfjax.plan.weights import as_loaded, weights
 from pfjax.reasoning import automaton, rewards
-from pfjax.reasoning.engine import Engine, Shared
+from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.pool import Context, Pool
+from pfjax.reasoning.programs import Shared
 from pfjax.reasoning.run import bucket, pad
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import methods

@@ -20,9 +20,7 @@ def move_in_place(particles: PyTree[Array], ancestors: Int[Array, "p n"]) -> PyT
     """`smc.gather` for ancestors a with a[a] = a."""
     leaves, tree = jax.tree.flatten(particles, is_leaf=_is_cache)
     large = [leaf for leaf in leaves if _is_cache(leaf)]
-    moved = iter(
-        jax.lax.platform_dependent(large, ancestors, cpu=_copy_rows, default=smc.gather)
-    )
+    moved = iter(jax.lax.platform_dependent(large, ancestors, cpu=_copy_rows, default=smc.gather))
     rest = iter(smc.gather([leaf for leaf in leaves if not _is_cache(leaf)], ancestors))
     return tree.unflatten([next(moved if _is_cache(leaf) else rest) for leaf in leaves])
 

@@ -18,10 +18,11 @@ from jaxtyping import Array, Key
 
 from pfjax import models
 from pfjax.reasoning import automaton, rewards, run
-from pfjax.reasoning.engine import Engine, Shared, problem_keys
+from pfjax.reasoning.engine import Engine, problem_keys
 from pfjax.reasoning.finish import finish
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
+from pfjax.reasoning.programs import Shared
 from pfjax.reasoning.result import Result
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import methods

@@ -19,10 +19,11 @@ from pfjax.plan import known, sources
 from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload, kv_bytes, nbytes
 from pfjax.plan.weights import Model, count, parameters, replicated, weight_bytes
-from pfjax.reasoning.engine import Engine, Shared
+from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.pool import Prompts
+from pfjax.reasoning.programs import Shared
 from pfjax.reasoning.run import bucket
 from pfjax.reasoning.solver import _tables
 from pfjax.search import methods
@@ -189,7 +190,7 @@ def test_the_engine_allocates_what_is_planned(head, dtype, monkeypatch):
         return made
 
     monkeypatch.setattr(cache, "empty", recorded)
-    jax.eval_shape(made._advance_fn, *arguments)
+    jax.eval_shape(made.programs.advance, *arguments)
     assert found.buffers == sum(seen) and len(seen) == (2 if head else 1)
     probe = 4
     weights = found.policy_weights + found.prm_weights

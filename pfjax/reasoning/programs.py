@@ -1,0 +1,239 @@
+"""What the engine compiles, as pure functions of weights and arrays.
+
+    start      prompts' caches, blank particles, first steps begun
+    advance    tokens until enough problems have written their steps; those are weighed, resampled
+               and begin the next step: the last third and the first third of
+               `smc.particle_filter`'s step
+    admit      new problems in the places of finished ones
+    grow       wider caches
+
+Knows nothing of devices or of how often it is compiled.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Int, Key
+
+from pfjax import smc
+from pfjax.models import cache
+from pfjax.models.decoder import Decoder
+from pfjax.models.prm import RewardModule
+from pfjax.reasoning import particles, rewards
+from pfjax.reasoning.automaton import StopTable
+from pfjax.reasoning.flight import Writer, begin, block, land
+from pfjax.reasoning.model import Settings, weighed
+from pfjax.reasoning.particles import last_step
+from pfjax.reasoning.pool import (
+    Context,
+    Pool,
+    Prompts,
+    Snapshot,
+    put,
+    ready,
+    take,
+    with_caches,
+    without_caches,
+)
+
+
+class Shared(NamedTuple):
+    """Tables over the vocabulary that policy and PRM share, and the PRM's probe token."""
+
+    stop: StopTable
+    strip: rewards.StripTable
+    probe: Int[Array, ""]
+
+
+class Rules(NamedTuple):
+    """Of a search: `together` and `slots` as in `engine.Engine`."""
+
+    settings: Settings
+    resampler: smc.Resampler
+    move: smc.Move
+    n: int
+    together: int | None
+    slots: int | None
+
+
+class Programs(NamedTuple):
+    """The functions for one (policy, PRM, rules); modules come as their graphs."""
+
+    policy: nnx.GraphDef
+    prm: nnx.GraphDef | None
+    rules: Rules
+
+    def columns(self, level: int) -> tuple[int, int]:
+        """Cache columns of policy and PRM that hold `level` solution tokens and one step more."""
+        budget = self.rules.settings.budget
+        return level + budget.slack, level + budget.max_steps
+
+    def grow(self, pool: Pool, level: int) -> Pool:
+        policy, prm = self.columns(level)
+        x, reward = pool.state.particles, pool.state.particles.reward_state
+        if isinstance(reward, rewards.PRMState):
+            reward = rewards.widen(reward, prm, self.rules.settings.budget.step_tokens)
+        x = x._replace(policy_cache=cache.widen(x.policy_cache, policy), reward_state=reward)
+        return pool._replace(state=pool.state._replace(particles=x))
+
+    def start(self, level: int, params, prompts: Prompts, keys) -> tuple[Context, Pool]:
+        policy, prm, shared = self._merge(params)
+        p, n, budget = prompts.last.shape[0], self.rules.n, self.rules.settings.budget
+        context = self._prefill(policy, prm, prompts)
+        columns, prm_columns = self.columns(level)
+        blank = particles.empty(
+            policy.config,
+            prompts.last,
+            prompts.active,
+            n,
+            max_tokens=budget.max_tokens,
+            step_tokens=budget.step_tokens,
+            max_steps=budget.max_steps,
+            columns=columns,
+            reward_state=self._reward(prm, shared, context, prm_columns).init(p, n),
+            dtype=context.policy.kv.k[0].dtype,
+        )
+        return context, self._begun(blank, prompts.active, keys)
+
+    def admit(self, params, context: Context, pool: Pool, prompts: Prompts, keys, places):
+        policy, prm, _ = self._merge(params)
+        fresh = self._prefill(policy, prm, prompts)
+        x = pool.state.particles
+        a, n, budget = places.shape[0], self.rules.n, self.rules.settings.budget
+        blank = particles.empty(
+            policy.config,
+            prompts.last,
+            prompts.active,
+            n,
+            max_tokens=budget.max_tokens,
+            step_tokens=budget.step_tokens,
+            max_steps=budget.max_steps,
+            columns=0,
+            reward_state=jax.tree.map(
+                lambda old: jnp.zeros((a, *old.shape[1:]), old.dtype),
+                without_caches(x.reward_state),
+            ),
+            dtype=context.policy.kv.k[0].dtype,
+        )
+        begun = self._begun(blank, prompts.active, keys)
+        # Caches keep what they hold: columns past a row's length are never seen.
+        kept = without_caches(pool)
+        placed = put(kept, without_caches(begun), places)
+        return put(context, fresh, places), with_caches(placed, pool)
+
+    def advance(self, params, context: Context, pool: Pool) -> tuple[Pool, Snapshot]:
+        policy, prm, shared = self._merge(params)
+        writer = Writer(
+            policy,
+            context.policy,
+            shared.stop,
+            self.rules.settings.sampling,
+            self.rules.settings.budget,
+        )
+        x, p = pool.state.particles, pool.busy.shape[0]
+        together = p if self.rules.together is None else min(self.rules.together, p)
+
+        def write(carry):
+            kv, flight, rows = carry
+            before = flight.count
+            kv, flight = block(writer, pool.row_keys, x.length, kv, flight, self.rules.slots)
+            ran = jnp.max(flight.count - before)
+            return kv, flight, rows + ran * p * min(self.rules.slots or self.rules.n, self.rules.n)
+
+        def waiting(carry):
+            return jnp.sum(ready(pool.busy, carry[1])) < jnp.minimum(jnp.sum(pool.busy), together)
+
+        kv, flight, decoded = jax.lax.while_loop(
+            waiting, write, (x.policy_cache, pool.flight, jnp.zeros((), jnp.int32))
+        )
+        x = x._replace(policy_cache=kv)
+        pool = pool._replace(state=pool.state._replace(particles=x), flight=flight)
+        if together == p:
+            places = jnp.arange(p, dtype=jnp.int32)
+            pool, snapshot = self._settle(prm, shared, context, pool)
+        else:
+            done = ready(pool.busy, flight)
+            places = jnp.argsort(~done, stable=True)[:together].astype(jnp.int32)
+            part, snapshot = self._settle(prm, shared, *take((context, pool), places))
+            places = jnp.where(done[places], places, p)
+            pool = put(pool, part, places)
+        return pool, snapshot._replace(problem=places, decoded=decoded[None])
+
+    def _prefill(self, policy: Decoder, prm: RewardModule | None, prompts: Prompts) -> Context:
+        budget = self.rules.settings.budget
+        room = budget.max_tokens + budget.max_steps
+        return Context(
+            cache.prefill(policy, prompts.policy, prompts.policy_length, budget.max_tokens),
+            prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length, room),
+        )
+
+    def _begun(self, blank: particles.Particles, busy, keys) -> Pool:
+        """Generation 0: blank particles of equal weight, nothing resampled."""
+        p, n = blank.length.shape
+        weights = jnp.full((p, n), -jnp.log(float(n)), jnp.float32)
+        state = smc.State(blank, weights, jnp.zeros(p, jnp.float32), jnp.full(p, -1, jnp.int32))
+        never = smc.when(smc.never, self.rules.resampler)
+        state, stay, resampled, row_keys = smc.resample(
+            _generation(keys, state.t + 1), state, never, move=lambda x, _: x
+        )
+        flight = begin(blank, self.rules.settings.budget)
+        return Pool(state, flight, stay, resampled, keys, row_keys, busy)
+
+    def _settle(self, prm, shared: Shared, context: Context, pool: Pool) -> tuple[Pool, Snapshot]:
+        """Weighs the steps that are written, resamples, and begins the next ones."""
+        budget, state = self.rules.settings.budget, pool.state
+        x = land(state.particles, pool.flight, state.particles.policy_cache, budget)
+        x, log_g = weighed(x, self._reward(prm, shared, context), self.rules.settings)
+        state = state._replace(particles=x)
+        state, info = smc.weighed(state, log_g, pool.ancestors, pool.resampled)
+        snapshot = self._snapshot(state, info)
+        busy = pool.busy & ~jnp.all(x.finished, axis=1)
+        state, ancestors, resampled, row_keys = smc.resample(
+            _generation(pool.keys, state.t + 1), state, self.rules.resampler, self.rules.move
+        )
+        flight = begin(state.particles, budget)
+        return Pool(state, flight, ancestors, resampled, pool.keys, row_keys, busy), snapshot
+
+    def _reward(
+        self, prm: RewardModule | None, shared: Shared, context: Context, columns: int = 0
+    ) -> rewards.RewardModel:
+        if prm is None or context.prm is None:
+            return rewards.none()
+        return rewards.process_reward(
+            prm,
+            context.prm,
+            shared.strip,
+            shared.probe,
+            step_tokens=self.rules.settings.budget.step_tokens,
+            columns=columns,
+        )
+
+    def _snapshot(self, state: smc.State, info: smc.Info) -> Snapshot:
+        x = state.particles
+        tokens, _ = last_step(x, self.rules.settings.budget.step_tokens)
+        none = jnp.zeros(0, jnp.int32)
+        return Snapshot(
+            problem=none,
+            step=tokens,
+            new_tokens=x.new_tokens,
+            new_reward_tokens=x.new_reward_tokens,
+            value=x.value,
+            log_weights=state.log_weights,
+            finished=x.finished,
+            truncated=x.truncated,
+            log_prob=x.log_prob,
+            log_evidence=state.log_evidence,
+            info=info,
+            decoded=none,
+        )
+
+    def _merge(self, params) -> tuple[Decoder, RewardModule | None, Shared]:
+        policy, prm, shared = params
+        return nnx.merge(self.policy, policy), self.prm and nnx.merge(self.prm, prm), shared
+
+
+def _generation(keys: Key[Array, " p"], t: Int[Array, " p"]) -> Key[Array, " p"]:
+    """The keys of generation t[p], as the runners of pfjax.smc make them."""
+    return jax.vmap(jax.random.fold_in)(keys, t)
