@@ -3,7 +3,7 @@
     seconds = max(bytes read / bandwidth,   operations / peak,   bytes sent / link)
 
 Decoding reads the streamed weights and every allocated cache column once per token iteration, filled
-or not; scoring runs two padded blocks of half a step through the PRM. Over a model axis of m devices
+or not; scoring runs a whole step in padded blocks through the PRM. Over a model axis of m devices
 the hidden states are all-reduced twice a layer and leave each device 2 (m - 1) / m times, the logits
 are gathered and leave it (m - 1) / m times. Weights of 8 bits are multiplied as bfloat16; float32 is
 taken at half the bfloat16 peak. Williams, Waterman and Patterson 2009, Roofline, doi
@@ -19,6 +19,7 @@ from pfjax.models import cache
 from pfjax.plan.devices import Device
 from pfjax.plan.shapes import Workload, caches, shapes, split_bytes
 from pfjax.plan.weights import Model, is_split, streamed
+from pfjax.reasoning.rewards import blocks
 
 
 class Ceiling(NamedTuple):
@@ -95,7 +96,8 @@ def _scoring(work: Workload, device: Device) -> Ceiling | None:
     columns, read = _attended(work, work.prm, found.context.prm.kv, own)
     tokens = work.rows * found.prm_buffer.k[0].shape[-1]
     operations, sent = _layers(work, work.prm, tokens, columns)
-    return _ceiling(work, device, 2 * (_stream(work, work.prm) + read), operations, sent)
+    passes = blocks(work.budget.step_tokens)[0]
+    return _ceiling(work, device, passes * (_stream(work, work.prm) + read), operations, sent)
 
 
 def _attended(

@@ -88,7 +88,8 @@ def _rows(found: Snapshot, groups: int, batch: int) -> Iterator[tuple[int, Snaps
     """(place in the batch, its part) of a snapshot; every group of devices counts from 0."""
     each = batch // groups
     per_group = len(found.problem) // groups
-    parts = found._replace(problem=np.zeros(len(found.problem)), decoded=found.problem)
+    decoded = np.broadcast_to(found.decoded.sum(), found.problem.shape)
+    parts = found._replace(decoded=decoded)
     for row, local in enumerate(found.problem):
         if local < each:
             place = row // per_group * each + int(local)
