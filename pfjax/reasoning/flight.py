@@ -24,6 +24,9 @@ from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.sampling import Sampling, draw, log_probs
 
 
+BLOCK = 16
+
+
 class Budget(NamedTuple):
     """Tokens of a step, tokens of a solution, steps of a solution."""
 
@@ -34,7 +37,7 @@ class Budget(NamedTuple):
     @property
     def block(self) -> int:
         """Tokens between two looks at which rows are done."""
-        return min(self.step_tokens, 16)
+        return min(self.step_tokens, BLOCK)
 
     @property
     def slack(self) -> int:
@@ -89,15 +92,18 @@ def block(
     """Up to budget.block more tokens for rows that are not done.
 
     `length` are the tokens before the step. With `slots` < n only that many rows of each problem
-    write, the first ones that are not done; the others wait for a later block.
+    write, the first ones that are not done; the others wait for a later block. Blocks are shorter
+    then, since a slot stays empty from the end of its row's step to the end of the block.
     """
-    n = length.shape[1]
+    n, tokens = length.shape[1], writer.budget.block
     if slots is None or slots >= n:
-        buffer, after = _write(writer, keys, length, kv, flight)
+        buffer, after = _write(writer, keys, length, kv, flight, tokens)
         return cache.commit(kv, buffer, length + flight.count), after
     rows = jnp.argsort(flight.done, axis=1, stable=True)[:, :slots]
     chosen = _take((length, kv, flight), rows)
-    buffer, after = _write(writer, _take(keys, rows), *chosen)
+    buffer, after = _write(
+        writer, _take(keys, rows), *chosen, tokens // 2 if tokens == BLOCK else tokens
+    )
     part = cache.commit(chosen[1], buffer, chosen[0] + chosen[2].count)
     return _put((kv, flight), (part, after), rows)
 
@@ -118,7 +124,9 @@ class _Loop(NamedTuple):
     buffer: cache.KV
 
 
-def _write(writer: Writer, keys, length, kv: cache.KV, start: Flight) -> tuple[cache.KV, Flight]:
+def _write(
+    writer: Writer, keys, length, kv: cache.KV, start: Flight, tokens: int
+) -> tuple[cache.KV, Flight]:
     policy, prefix, table, sampling, budget = writer
     split = jax.vmap(jax.vmap(jax.random.fold_in))
     cached = length + start.count
@@ -147,9 +155,9 @@ def _write(writer: Writer, keys, length, kv: cache.KV, start: Flight) -> tuple[c
         )
         return _Loop(s.column + 1, flight, buffer)
 
-    buffer = cache.empty(policy.config, length.shape, budget.block, kv.k[0].dtype)
+    buffer = cache.empty(policy.config, length.shape, tokens, kv.k[0].dtype)
     loop = _Loop(jnp.zeros((), jnp.int32), start, buffer)
-    more = lambda s: (s.column < budget.block) & ~jnp.all(s.flight.done)  # noqa: E731
+    more = lambda s: (s.column < tokens) & ~jnp.all(s.flight.done)  # noqa: E731
     loop = jax.lax.while_loop(more, token, loop)
     return loop.buffer, loop.flight
 
