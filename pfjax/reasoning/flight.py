@@ -23,7 +23,6 @@ from pfjax.reasoning import automaton
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.sampling import Sampling, draw, log_probs
 
-
 BLOCK = 16
 
 
@@ -100,11 +99,10 @@ def block(
         buffer, after = _write(writer, keys, length, kv, flight, tokens)
         return cache.commit(kv, buffer, length + flight.count), after
     rows = jnp.argsort(flight.done, axis=1, stable=True)[:, :slots]
-    chosen = _take((length, kv, flight), rows)
-    buffer, after = _write(
-        writer, _take(keys, rows), *chosen, tokens // 2 if tokens == BLOCK else tokens
-    )
-    part = cache.commit(chosen[1], buffer, chosen[0] + chosen[2].count)
+    tokens = BLOCK // 2 if tokens == BLOCK else tokens
+    keys, length, own, begun = _take((keys, length, kv, flight), rows)
+    buffer, after = _write(writer, keys, length, own, begun, tokens)
+    part = cache.commit(own, buffer, length + begun.count)
     return _put((kv, flight), (part, after), rows)
 
 
