@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from pfjax.distill import trainer
 from pfjax.recipes import distil
+distil.ROWS = 16
 distil.train(
     Path(sys.argv[1]),
     lambda step, steps, row: print(step, flush=True),
