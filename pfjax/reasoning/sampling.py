@@ -84,9 +84,12 @@ def draw(keys: Key[Array, "p n"], logp: Float[Array, "p n v"]) -> Int[Array, "p 
 
     One uniform a row, never a token of probability 0.
     """
-    mass = jnp.cumsum(jnp.exp(logp), axis=-1)
-    total = mass[..., -1]
+    alive = ~jnp.isneginf(logp)
+    # Sums in blocks need not be flat over tokens of mass 0 nor end at their largest value.
+    mass = jnp.where(alive, jnp.cumsum(jnp.exp(logp), axis=-1), 0.0)
+    total = jnp.max(mass, axis=-1)
     uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key)))(keys)
     # float32 may round u * total up to total, which no entry exceeds.
     level = jnp.minimum(uniform * total, jnp.nextafter(total, jnp.zeros_like(total)))
-    return jnp.sum(mass <= level[..., None], axis=-1, dtype=jnp.int32)
+    index = jax.lax.broadcasted_iota(jnp.int32, mass.shape, mass.ndim - 1)
+    return jnp.min(jnp.where(mass > level[..., None], index, mass.shape[-1] - 1), axis=-1)
