@@ -26,9 +26,9 @@ class Sampling(NamedTuple):
 
     def checked(self) -> "Sampling":
         """Itself; ValueError for a value out of range."""
-        if not self.temperature > 0:
+        if not 0 < self.temperature < float("inf"):
             raise ValueError(
-                f"temperature is {self.temperature}, wanted > 0; for greedy text use 1e-3."
+                f"temperature is {self.temperature}, wanted > 0 and finite; for greedy text use 1e-3."
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, wanted in (0, 1].")
