@@ -1,13 +1,16 @@
 """What one round of distillation gains: the Distillation section of benchmarks/RESULTS.md.
 
-pfjax train distil --json > benchmarks/distil.json     2.5 minutes on an H200, the better part of an hour on two cores
-python benchmarks/distil.py
+python benchmarks/distil.py              the recipe, resumable in runs/distil; distil.json and the section
+python benchmarks/distil.py --render     the section again, from distil.json
 """
 
+import argparse
 import json
 from pathlib import Path
 
 from results import machine, write_section
+
+from pfjax.recipes import distil
 
 HERE = Path(__file__).parent
 
@@ -24,7 +27,7 @@ def body(found: dict) -> str:
     problems = metrics["pass@1 at temperature 1.0 before"]["problems"]
     lines = [
         f"`pfjax train distil`: {metrics['problems searched']} problems searched with 16 particles at temperature 0.5, "
-        f"{metrics['solutions']} distinct solutions; {problems} held-out problems, {found.get('machine', machine())}.",
+        f"{metrics['solutions']} distinct solutions; {problems} held-out problems, {found['machine']}",
         "",
         "| | before | after | points |",
         "|---|---|---|---|",
@@ -39,7 +42,23 @@ def _interval(metrics: dict, kind: str) -> str:
     return f"{metrics[kind]:.3f} ({low:.3f} to {high:.3f})"
 
 
-if __name__ == "__main__":
-    text = body(json.loads((HERE / "distil.json").read_text()))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--render", action="store_true", help="train nothing")
+    parser.add_argument("--out", type=Path, default=Path("runs/distil"))
+    options = parser.parse_args()
+    path = HERE / "distil.json"
+    if not options.render:
+        metrics = distil.distil.run(
+            options.out, lambda step, steps, row: print(step, row, flush=True)
+        )
+        path.write_text(
+            json.dumps({"metrics": metrics, "machine": machine()}, indent=1, default=float) + "\n"
+        )
+    text = body(json.loads(path.read_text()))
     print(text)
     write_section(HERE / "RESULTS.md", "Distillation", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,8 @@ from flax import nnx
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder
 from pfjax.reasoning import Budget, Sampling, Settings, automaton, rewards, run
-from pfjax.reasoning.engine import Engine, Shared, problem_keys
+from pfjax.reasoning.engine import Engine, problem_keys
+from pfjax.reasoning.programs import Shared
 from pfjax.search import methods
 
 UNEVEN = Budget(step_tokens=128, max_tokens=640, max_steps=8)

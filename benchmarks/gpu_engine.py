@@ -155,8 +155,8 @@ def step(search: Engine, case: Case):
     begun = jax.tree.map(jnp.copy, flight.begin(x, case.settings.budget))
     no = jnp.zeros(len(keys), bool)
     pool = Pool(case.state, begun, stay, no, keys, row_keys, ~no)
-    _, snapshot = search.advance(case.context, pool)
-    return snapshot.new_tokens
+    _, found = search.advance(case.context, pool)
+    return found.snapshot.new_tokens
 
 
 def iterations(x) -> int:

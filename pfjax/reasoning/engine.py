@@ -1,9 +1,9 @@
 """The compiled programs of a search: problems in flight, each with barriers of its own.
 
-    pool   = start(prompts, keys)            prompts' caches, blank particles, first steps begun
-    pool, found = advance(pool)              tokens until `together` problems have written their steps;
-                                             those are weighed, resampled and begin the next step
-    pool   = admit(pool, prompts, ..., slots)    new problems in the places of finished ones
+    context, pool = start(prompts, keys, level)     prompts' caches, blank particles, first steps begun
+    pool, found = advance(context, pool)            tokens until `together` problems have written their
+                                                    steps; those are weighed, resampled, and go on
+    context, pool = admit(context, pool, ...)       new problems in the places of finished ones
 
 A problem waits for its own particles alone. Per generation it goes through the halves of
 `smc.particle_filter`'s step, so its particles and evidence are those of that filter on
@@ -26,7 +26,7 @@ from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
 from pfjax.models.sharding import over_problems
 from pfjax.reasoning.model import Settings
-from pfjax.reasoning.pool import Context, Pool, Prompts, Snapshot
+from pfjax.reasoning.pool import Context, Found, Pool, Prompts
 from pfjax.reasoning.programs import Programs, Rules, Shared
 
 
@@ -61,23 +61,18 @@ class Engine:
         self.groups = 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
         self._mesh, self._compiled = mesh, 0
         over = partial(over_problems, mesh=mesh)
-        admit, advance = (
-            over(self.programs.admit, arguments=5),
-            over(self.programs.advance, arguments=2),
-        )
+        advance = over(self.programs.advance, arguments=2)
+        admit = over(self.programs.admit, arguments=5)
         self._start = jax.jit(self._counted(self._start_at), static_argnums=1)
         self._advance = jax.jit(self._counted(advance), donate_argnums=2)
         self._admit = jax.jit(self._counted(admit), donate_argnums=(1, 2))
         self._grow = jax.jit(self._counted(self.programs.grow), static_argnums=1)
 
-    def start(
-        self, prompts: Prompts, keys: Key[Array, " p"], level: int | None = None
-    ) -> tuple[Context, Pool]:
-        """Problems at their first step; caches hold `level` solution tokens (None: the budget)."""
-        level = self.programs.rules.settings.budget.max_tokens if level is None else level
+    def start(self, prompts: Prompts, keys: Key[Array, " p"], level: int) -> tuple[Context, Pool]:
+        """Problems at their first step; caches hold `level` solution tokens and a step more."""
         return self._start(self.params, level, prompts, keys)
 
-    def advance(self, context: Context, pool: Pool) -> tuple[Pool, Snapshot]:
+    def advance(self, context: Context, pool: Pool) -> tuple[Pool, Found]:
         """One generation of the next problems that are done; `pool` is donated."""
         return self._advance(self.params, context, pool)
 

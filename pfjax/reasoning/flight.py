@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.sharding import gathered
@@ -100,15 +101,10 @@ def block(
         return cache.commit(kv, buffer, length + flight.count), after
     rows = jnp.argsort(flight.done, axis=1, stable=True)[:, :slots]
     tokens = BLOCK // 2 if tokens == BLOCK else tokens
-    keys, length, own, begun = _take((keys, length, kv, flight), rows)
+    keys, length, own, begun = smc.gather((keys, length, kv, flight), rows)
     buffer, after = _write(writer, keys, length, own, begun, tokens)
     part = cache.commit(own, buffer, length + begun.count)
     return _put((kv, flight), (part, after), rows)
-
-
-def _take(tree: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:
-    pick = jax.vmap(lambda x, i: x[i])
-    return jax.tree.map(lambda x: pick(x, rows), tree)
 
 
 def _put(tree: PyTree[Array], part: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:

@@ -13,20 +13,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from pfjax import smc
-from pfjax.models import cache
+from pfjax.reasoning.pool import is_cache
 
 
 def move_in_place(particles: PyTree[Array], ancestors: Int[Array, "p n"]) -> PyTree[Array]:
     """`smc.gather` for ancestors a with a[a] = a."""
-    leaves, tree = jax.tree.flatten(particles, is_leaf=_is_cache)
-    large = [leaf for leaf in leaves if _is_cache(leaf)]
+    leaves, tree = jax.tree.flatten(particles, is_leaf=is_cache)
+    large = [leaf for leaf in leaves if is_cache(leaf)]
     moved = iter(jax.lax.platform_dependent(large, ancestors, cpu=_copy_rows, default=smc.gather))
-    rest = iter(smc.gather([leaf for leaf in leaves if not _is_cache(leaf)], ancestors))
-    return tree.unflatten([next(moved if _is_cache(leaf) else rest) for leaf in leaves])
-
-
-def _is_cache(node) -> bool:
-    return isinstance(node, cache.KV)
+    rest = iter(smc.gather([leaf for leaf in leaves if not is_cache(leaf)], ancestors))
+    return tree.unflatten([next(moved if is_cache(leaf) else rest) for leaf in leaves])
 
 
 def _copy_rows(tree: PyTree[Array], ancestors: Int[Array, "p n"]) -> PyTree[Array]:

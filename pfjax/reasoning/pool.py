@@ -50,13 +50,8 @@ class Pool(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """What the host keeps of one generation of c problems.
+    """What the host keeps of one generation of c problems."""
 
-    `problem` is each one's place in its group of devices; places past the last mean none.
-    `decoded` [1] counts the rows that went through the policy since the last snapshot.
-    """
-
-    problem: Int[Array, " c"]
     step: Int[Array, "c n w"]
     new_tokens: Int[Array, "c n"]
     new_reward_tokens: Int[Array, "c n"]
@@ -67,7 +62,18 @@ class Snapshot(NamedTuple):
     log_prob: Float[Array, "c n"]
     log_evidence: Float[Array, " c"]
     info: smc.Info
+
+
+class Found(NamedTuple):
+    """What one call of `advance` found.
+
+    `problem` is each problem's place in its group of devices, places past the last mean none;
+    `decoded` [1] counts the rows that went through the policy.
+    """
+
+    problem: Int[Array, " c"]
     decoded: Int[Array, " 1"]
+    snapshot: Snapshot
 
 
 def ready(busy: Bool[Array, " p"], flight: Flight) -> Bool[Array, " p"]:
@@ -85,16 +91,17 @@ def put(tree: PyTree[Array], part: PyTree[Array], places: Int[Array, " c"]) -> P
     return jax.tree.map(lambda x, new: x.at[places].set(new, mode="drop"), tree, part)
 
 
-def _is_cache(node) -> bool:
+def is_cache(node) -> bool:
+    """Whether a node of a tree is a key-value cache."""
     return isinstance(node, cache.KV)
 
 
 def without_caches(tree: PyTree) -> PyTree:
     """`tree` with None for every cache."""
-    return jax.tree.map(lambda x: None if _is_cache(x) else x, tree, is_leaf=_is_cache)
+    return jax.tree.map(lambda x: None if is_cache(x) else x, tree, is_leaf=is_cache)
 
 
 def with_caches(tree: PyTree, whole: PyTree) -> PyTree:
     """`tree` with the caches of `whole`."""
-    pick = lambda old, new: old if _is_cache(old) else new  # noqa: E731
-    return jax.tree.map(pick, whole, tree, is_leaf=_is_cache)
+    pick = lambda old, new: old if is_cache(old) else new  # noqa: E731
+    return jax.tree.map(pick, whole, tree, is_leaf=is_cache)

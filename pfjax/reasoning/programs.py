@@ -28,6 +28,7 @@ from pfjax.reasoning.model import Settings, weighed
 from pfjax.reasoning.particles import last_step
 from pfjax.reasoning.pool import (
     Context,
+    Found,
     Pool,
     Prompts,
     Snapshot,
@@ -80,50 +81,30 @@ class Programs(NamedTuple):
 
     def start(self, level: int, params, prompts: Prompts, keys) -> tuple[Context, Pool]:
         policy, prm, shared = self._merge(params)
-        p, n, budget = prompts.last.shape[0], self.rules.n, self.rules.settings.budget
         context = self._prefill(policy, prm, prompts)
         columns, prm_columns = self.columns(level)
+        rows, budget = (prompts.last.shape[0], self.rules.n), self.rules.settings.budget
         blank = particles.empty(
             policy.config,
             prompts.last,
             prompts.active,
-            n,
+            self.rules.n,
             max_tokens=budget.max_tokens,
             step_tokens=budget.step_tokens,
             max_steps=budget.max_steps,
             columns=columns,
-            reward_state=self._reward(prm, shared, context, prm_columns).init(p, n),
+            reward_state=self._reward(prm, shared, context, prm_columns).init(*rows),
             dtype=context.policy.kv.k[0].dtype,
         )
         return context, self._begun(blank, prompts.active, keys)
 
     def admit(self, params, context: Context, pool: Pool, prompts: Prompts, keys, places):
-        policy, prm, _ = self._merge(params)
-        fresh = self._prefill(policy, prm, prompts)
-        x = pool.state.particles
-        a, n, budget = places.shape[0], self.rules.n, self.rules.settings.budget
-        blank = particles.empty(
-            policy.config,
-            prompts.last,
-            prompts.active,
-            n,
-            max_tokens=budget.max_tokens,
-            step_tokens=budget.step_tokens,
-            max_steps=budget.max_steps,
-            columns=0,
-            reward_state=jax.tree.map(
-                lambda old: jnp.zeros((a, *old.shape[1:]), old.dtype),
-                without_caches(x.reward_state),
-            ),
-            dtype=context.policy.kv.k[0].dtype,
-        )
-        begun = self._begun(blank, prompts.active, keys)
-        # Caches keep what they hold: columns past a row's length are never seen.
-        kept = without_caches(pool)
-        placed = put(kept, without_caches(begun), places)
+        fresh, begun = self.start(0, params, prompts, keys)
+        # Particles' caches keep what they hold: columns past a row's length are never seen.
+        placed = put(without_caches(pool), without_caches(begun), places)
         return put(context, fresh, places), with_caches(placed, pool)
 
-    def advance(self, params, context: Context, pool: Pool) -> tuple[Pool, Snapshot]:
+    def advance(self, params, context: Context, pool: Pool) -> tuple[Pool, Found]:
         policy, prm, shared = self._merge(params)
         writer = Writer(
             policy,
@@ -159,7 +140,7 @@ class Programs(NamedTuple):
             part, snapshot = self._settle(prm, shared, *take((context, pool), places))
             places = jnp.where(done[places], places, p)
             pool = put(pool, part, places)
-        return pool, snapshot._replace(problem=places, decoded=decoded[None])
+        return pool, Found(places, decoded[None], snapshot)
 
     def _prefill(self, policy: Decoder, prm: RewardModule | None, prompts: Prompts) -> Context:
         budget = self.rules.settings.budget
@@ -213,9 +194,7 @@ class Programs(NamedTuple):
     def _snapshot(self, state: smc.State, info: smc.Info) -> Snapshot:
         x = state.particles
         tokens, _ = last_step(x, self.rules.settings.budget.step_tokens)
-        none = jnp.zeros(0, jnp.int32)
         return Snapshot(
-            problem=none,
             step=tokens,
             new_tokens=x.new_tokens,
             new_reward_tokens=x.new_reward_tokens,
@@ -226,7 +205,6 @@ class Programs(NamedTuple):
             log_prob=x.log_prob,
             log_evidence=state.log_evidence,
             info=info,
-            decoded=none,
         )
 
     def _merge(self, params) -> tuple[Decoder, RewardModule | None, Shared]:

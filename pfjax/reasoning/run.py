@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.flight import Budget
-from pfjax.reasoning.pool import Context, Pool, Prompts, Snapshot
+from pfjax.reasoning.pool import Context, Found, Pool, Prompts, Snapshot
 
 NARROWEST = 96
 LARGE_BATCH = 512
@@ -84,16 +84,14 @@ def _pool(
             generation += 1
 
 
-def _rows(found: Snapshot, groups: int, batch: int) -> Iterator[tuple[int, Snapshot]]:
-    """(place in the batch, its part) of a snapshot; every group of devices counts from 0."""
+def _rows(found: Found, groups: int, batch: int) -> Iterator[tuple[int, Snapshot]]:
+    """(place in the batch, its snapshot); every group of devices counts from 0."""
     each = batch // groups
     per_group = len(found.problem) // groups
-    decoded = np.broadcast_to(found.decoded.sum(), found.problem.shape)
-    parts = found._replace(decoded=decoded)
     for row, local in enumerate(found.problem):
         if local < each:
             place = row // per_group * each + int(local)
-            yield place, jax.tree.map(lambda x, r=row: x[r], parts)
+            yield place, jax.tree.map(lambda x, r=row: x[r], found.snapshot)
 
 
 def _refill(

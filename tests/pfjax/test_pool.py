@@ -82,7 +82,7 @@ def test_other_methods_share_too(method):
     assert_same(solve(sharing(1), 4, method), in_one_batch(method))
 
 
-@pytest.mark.parametrize("together, slots, method", ((None, None, "majority"), (1, None, "pf")))
+@pytest.mark.parametrize("together, slots, method", ((None, None, "majority"), (1, 2, "pf")))
 def test_a_step_of_several_blocks_is_that_of_one(monkeypatch, together, slots, method):
     """Steps of up to 40 tokens, looked at every 16 or only at the end."""
     budget = Budget(step_tokens=40, max_tokens=80, max_steps=4)

@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+from pfjax.reasoning import sampling
 from pfjax.reasoning.sampling import Sampling, draw, log_probs
 
 SIZES = (1, 2, 7, 432, 5000)
@@ -223,3 +224,11 @@ def test_a_draw_inverts_the_distribution_function(monkeypatch, v):
     up_to = np.cumsum(np.exp(logp.astype(np.float64)))
     below = np.append(0.0, up_to)[drawn]
     assert (below <= steps / STEPS + 2e-6).all() and (steps / STEPS <= up_to[drawn] + 2e-6).all()
+
+
+def test_the_threshold_is_exact_to_the_last_bit():
+    """Of two neighbouring floats top-1 keeps the larger alone."""
+    larger = -np.random.default_rng(0).uniform(0.1, 20, 500).astype(np.float32)
+    pair = np.stack([larger, np.nextafter(larger, np.float32(-np.inf))], axis=-1)
+    kept = sampling._cut(jnp.asarray(pair), lambda kept: jnp.sum(kept, axis=-1) >= 1)
+    assert np.array_equal(np.isneginf(kept), np.tile([False, True], (500, 1)))
