@@ -10,11 +10,11 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-import speed
 from engine_rows import rows_used, say
 
 import pfjax
 from pfjax import models
+from pfjax.bench import count_weights, matmul, search_operations
 from pfjax.loading import resolve
 from pfjax.reasoning.result import Result
 from pfjax.reasoning.solver import Solver, prompt_ids
@@ -167,10 +167,10 @@ def _timed(call: Callable[[int], list[Result]], repeats: int):
 def _lower_bound(solver: Solver, results: list[Result]) -> float:
     """Seconds of two operations a weight and token, policy and PRM, at the rate of a large product."""
     assert solver.prm is not None
-    policy, prm = speed._weights(solver.policy.decoder), speed._weights(solver.prm.module)
+    weights = count_weights(solver.policy.decoder), count_weights(solver.prm.module)
     counts = [r.counts for r in results]
-    needed = sum(c.policy_tokens * policy + c.prm_tokens * prm for c in counts)
-    return 2 * needed / speed._matmul_rate()
+    tokens = sum(c.policy_tokens for c in counts), sum(c.prm_tokens for c in counts)
+    return search_operations(*tokens, *weights) / matmul(2048).per_second
 
 
 def _right(answers: list[str | None], problems: list[orchard.Problem]) -> float:

@@ -6,7 +6,6 @@ generations from the engine's entry point. Caches are normal numbers, in the tab
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import cache as once
 from functools import partial
 from math import prod
 from typing import NamedTuple
@@ -15,15 +14,15 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from gpu_models import BUDGET, DTYPE, PROMPT, SMALL_BUDGET, normal
+from gpu_models import BUDGET, DTYPE, PROMPT, SMALL_BUDGET
 
 from pfjax import smc
+from pfjax.bench import endless, filled
 from pfjax.models import cache
 from pfjax.plan.shapes import nbytes
-from pfjax.reasoning import Budget, Sampling, Settings, automaton, flight, particles, rewards
+from pfjax.reasoning import Budget, Sampling, Settings, flight, particles, rewards
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.pool import Context, Pool
-from pfjax.reasoning.programs import Shared
 from pfjax.reasoning.propose import propose
 from pfjax.search import methods
 
@@ -46,7 +45,7 @@ def case(small: bool, policy: nnx.Module, prm: nnx.Module | None, rows: int) -> 
     settings = Settings(Sampling(), budget, methods.find("pf").potential(1.0))
     n = min(rows, 32)
     build = partial(_blank, policy.config, prm and prm.config, rows // n, n, budget)
-    context, x = _filled(jax.eval_shape(build))
+    context, x = filled(jax.eval_shape(build))
     done = budget.max_tokens // budget.step_tokens - 1
     length = done * budget.step_tokens
     ends = budget.step_tokens * jnp.arange(1, budget.max_steps + 1, dtype=jnp.int32)
@@ -95,7 +94,7 @@ def _blank(config, prm_config, p: int, n: int, budget: Budget):
 def decode(case: Case, patches: Patches = ()):
     """(lowered token loop of one step, its arguments)."""
     graph, params = nnx.split(case.policy)
-    settings, stop = case.settings, _tables(case.policy.config.vocab_size).stop
+    settings, stop = case.settings, endless(case.policy.config.vocab_size).stop
 
     def run(params, stop, prefix, keys, x):
         policy = nnx.merge(graph, params)
@@ -126,7 +125,7 @@ def score(case: Case):
         )
         return model.score(x.reward_state, x)
 
-    return _lower(run, (), params, _tables(case.policy.config.vocab_size), case.context.prm, x)
+    return _lower(run, (), params, endless(case.policy.config.vocab_size), case.context.prm, x)
 
 
 def gather(case: Case):
@@ -139,7 +138,7 @@ def gather(case: Case):
 
 def engine(case: Case) -> Engine:
     """The search's own programs."""
-    tables, n = _tables(case.policy.config.vocab_size), case.state.log_weights.shape[1]
+    tables, n = endless(case.policy.config.vocab_size), case.state.log_weights.shape[1]
     method = methods.find("pf")
     return Engine(
         case.policy, case.prm, tables, case.settings, method.resampler, n, move=method.move
@@ -198,24 +197,3 @@ def _lower(run: Callable, patches: tuple, *arguments):
 def _prompted(prefix: cache.Prefix, length: int, budget: Budget) -> cache.Prefix:
     real = jnp.full_like(prefix.length, length)
     return prefix._replace(length=real, context=real + budget.max_tokens + budget.max_steps)
-
-
-@once
-def _tables(vocabulary: int) -> Shared:
-    pieces = [b"x"] * vocabulary
-    return Shared(automaton.stop_table(pieces, []), rewards.strip_table(pieces, []), jnp.int32(0))
-
-
-def _filled(tree):
-    """Abstract arrays made real: caches normal, in repetitions of 64 K numbers, all else zero."""
-    noise = 50 * normal(jax.random.key(6, impl="rbg"), (1 << 16,))
-
-    @partial(jax.jit, static_argnums=1)
-    def repeated(noise, shape: tuple[int, ...]):
-        return jnp.tile(noise, -(-prod(shape) // noise.size))[: prod(shape)].reshape(shape)
-
-    def fill(leaf):
-        is_cache = leaf.dtype == noise.dtype
-        return repeated(noise, leaf.shape) if is_cache else jnp.zeros(leaf.shape, leaf.dtype)
-
-    return jax.tree.map(fill, tree)

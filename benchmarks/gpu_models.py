@@ -1,15 +1,13 @@
 """The models of gpu.py: sizes, random weights made on the device, and what no engine can avoid.
 
-Weights are 0.02 times normal and norms 1, one array at a time. Bytes and operations come from `pfjax.plan`.
+Weights come from `pfjax.bench.random_module`. Bytes and operations come from `pfjax.plan`.
 """
 
 from functools import cache as once
-from functools import partial
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
+from pfjax.bench import random_module
 from pfjax.models import quantized_module
 from pfjax.models._families import config_from_dict
 from pfjax.plan import known
@@ -49,16 +47,7 @@ def prm_model(small: bool) -> Model:
 @once
 def module(model: Model) -> nnx.Module:
     """The model with random weights, made leaf by leaf on the device."""
-    graph, state = weights(model, DTYPE, None, 1)
-    flat = []
-    for i, (path, leaf) in enumerate(nnx.to_flat_state(state)):
-        if path[-1] == "scale":
-            flat.append((path, leaf.replace(jnp.ones(leaf.shape, leaf.dtype))))
-        else:
-            # The device's own generator: threefry takes seconds to compile for every shape.
-            key = jax.random.fold_in(jax.random.key(1, impl="rbg"), i)
-            flat.append((path, leaf.replace(normal(key, leaf.shape))))
-    return nnx.merge(graph, nnx.from_flat_state(flat))
+    return random_module(model, DTYPE)
 
 
 def abstract(model: Model) -> nnx.Module:
@@ -81,9 +70,3 @@ def scoring_operations(small: bool, tokens: int) -> int:
     """Two operations a weight of the PRM's layers and token; attention is not counted."""
     used = streamed(prm_model(small), DTYPE, None, 1)
     return 2 * tokens * sum(p.size for p in used if len(p.shape) == 2)
-
-
-@partial(jax.jit, static_argnums=1)
-def normal(key, shape: tuple[int, ...]):
-    """0.02 times normal numbers."""
-    return 0.02 * jax.random.normal(key, shape, DTYPE)

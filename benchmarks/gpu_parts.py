@@ -16,11 +16,9 @@ from typing import NamedTuple
 
 import gpu_engine as bench
 import gpu_models
-import jax
-import jax.numpy as jnp
 from results import machine
 
-REPEATS = 5
+from pfjax.bench import copies, matmul, timed
 
 
 class Part(NamedTuple):
@@ -60,23 +58,6 @@ def _short(value):
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def timed(thunk: Callable, setup: Callable | None = None) -> list[float]:
-    """Seconds of 5 calls of thunk(), or thunk(setup()), after one more; means over 50 ms of short ones."""
-
-    def once(calls: int) -> float:
-        given = () if setup is None else (setup(),)
-        jax.block_until_ready(jax.tree.leaves(given))
-        began = time.perf_counter()
-        for _ in range(calls):
-            result = thunk(*given)
-        jax.block_until_ready(result)
-        return (time.perf_counter() - began) / calls
-
-    once(1)
-    calls = max(1, min(50, round(0.05 / once(1)))) if setup is None else 1
-    return [once(calls) for _ in range(REPEATS)]
-
-
 def compiled(options: Namespace, name: str, lowered_arguments) -> tuple[Callable, dict]:
     """(the program on its arguments, what the compiler says of it)."""
     lowered, arguments = lowered_arguments
@@ -97,22 +78,10 @@ def compiled(options: Namespace, name: str, lowered_arguments) -> tuple[Callable
 def ceilings(options: Namespace, name: str) -> dict:
     """Bytes a second of a copy and of a sum, operations a second of a bf16 product."""
     count, size = (10**6, 256) if options.small else (10**9, 8192)
-    x = jax.random.normal(jax.random.key(0), (count,), jnp.float32)
-    # A sum over rows: one sum of everything would wait for its last stage.
-    rows, kinds = x.reshape(1000, -1), {}
-    for kind, fn, moved, array in (
-        ("copied", jnp.copy, 2, x),
-        ("incremented", lambda x: x + 1, 2, x),
-        ("read", lambda x: jnp.sum(x, axis=1), 1, rows),
-    ):
-        program = jax.jit(fn).lower(array).compile()
-        seconds = timed(partial(program, array))
-        kinds[kind] = {"seconds": seconds, "bytes": moved * x.nbytes}
-    del x, rows, array, program
-    keys = jax.random.split(jax.random.key(1))
-    a, b = (jax.random.normal(key, (size, size), jnp.bfloat16) for key in keys)
-    product = jax.jit(jnp.matmul).lower(a, b).compile()
-    kinds["product"] = {"seconds": timed(partial(product, a, b)), "operations": 2 * size**3}
+    rates = copies(count, ("copied", "incremented", "read"))
+    kinds = {kind: {"seconds": r.seconds, "bytes": r.amount} for kind, r in rates.items()}
+    product = matmul(size, "bfloat16")
+    kinds["product"] = {"seconds": product.seconds, "operations": product.amount}
     return {"ceilings": kinds}
 
 

@@ -15,12 +15,11 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 from results import machine, write_section
 
 import pfjax
 from pfjax import models
+from pfjax.bench import count_weights, matmul, search_operations
 from pfjax.tasks import orchard
 
 HERE = Path(__file__).parent
@@ -47,10 +46,9 @@ def main() -> None:
     policy_tokens = sum(r.counts.policy_tokens for r in results)
     prm_tokens = sum(r.counts.prm_tokens for r in results)
     assert solver.prm is not None
-    flops = 2 * (
-        policy_tokens * _weights(solver.policy.decoder) + prm_tokens * _weights(solver.prm.module)
-    )
-    rate, median = _matmul_rate(), statistics.median(times)
+    weights = count_weights(solver.policy.decoder), count_weights(solver.prm.module)
+    flops = search_operations(policy_tokens, prm_tokens, *weights)
+    rate, median = matmul(2048).per_second, statistics.median(times)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     body = "\n".join(
         [
@@ -72,22 +70,6 @@ def main() -> None:
     )
     print(body)
     write_section(HERE / "RESULTS.md", "Speed", body)
-
-
-def _weights(module: nnx.Module) -> int:
-    return sum(x.size for x in jax.tree.leaves(nnx.state(module)))
-
-
-def _matmul_rate(size: int = 2048) -> float:
-    a = jnp.ones((size, size), jnp.float32)
-    product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        product(a, a).block_until_ready()
-        times.append(time.perf_counter() - began)
-    return 2 * size**3 / statistics.median(times)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from pfjax.models._orbax import restore_weights as restore_weights
 from pfjax.models._orbax import save_weights as save_weights
 from pfjax.models.attention import Segment as Segment
 from pfjax.models.attention import attend as attend
+from pfjax.models.cache import KV_FORMATS as KV_FORMATS
 from pfjax.models.checkpoint import export as export
 from pfjax.models.checkpoint import load_policy as load_policy
 from pfjax.models.checkpoint import load_prm as load_prm

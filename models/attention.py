@@ -13,15 +13,21 @@ import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 
 class Segment(NamedTuple):
-    """Keys, values and which of them a query may see; `mask` broadcasts to [p, n, t, s]."""
+    """Keys, values and which of them a query may see; `mask` broadcasts to [p, n, t, s].
 
-    k: Float[Array, "p *n k d s"]
-    v: Float[Array, "p *n k s d"]
+    Of int8 keys and values every column has a scale; scores and weights are multiplied by it, so that
+    the products read bytes.
+    """
+
+    k: Shaped[Array, "p *n k d s"]
+    v: Shaped[Array, "p *n k s d"]
     mask: Bool[Array, "..."]
+    k_scale: Float[Array, "p *n k s"] | None = None
+    v_scale: Float[Array, "p *n k s"] | None = None
 
 
 def causal_mask(length: int, window: int | None = None) -> Bool[Array, "1 1 t t"]:
@@ -49,10 +55,11 @@ def attend(
     pieces = [_scores(q, segment, t, softcap) for segment in segments]
     top = functools.reduce(jnp.maximum, [jnp.max(s, axis=-1) for s in pieces])
     mass, out = jnp.zeros((), jnp.float32), jnp.zeros((), q.dtype)
-    for s, (_, v, _) in zip(pieces, segments, strict=True):
+    for s, segment in zip(pieces, segments, strict=True):
         w = jnp.exp(s - top[..., None])
         mass = mass + jnp.sum(w, axis=-1) if mass.ndim else jnp.sum(w, axis=-1)
-        part = _mix(w.astype(v.dtype), v)
+        w = w if segment.v_scale is None else w * _columns(segment.v_scale)
+        part = _mix(w.astype(q.dtype), segment.v.astype(q.dtype))
         out = out + part if out.ndim else part
     out = (out / mass[..., None].astype(out.dtype)).reshape(p, n, kv_heads, -1, t, d)
     return out.transpose(0, 1, 4, 2, 3, 5).reshape(p, n, t, h, d)
@@ -61,17 +68,22 @@ def attend(
 def _scores(q: Array, segment: Segment, t: int, softcap: float | None) -> Float[Array, "p n k r s"]:
     """float32 scores, -inf where masked."""
     p, n, kv_heads, rows, d = q.shape
-    k = segment.k
+    k = segment.k.astype(q.dtype)
     if k.ndim == 4:
         flat = q.transpose(0, 2, 1, 3, 4).reshape(p, kv_heads, n * rows, d)
         s = jnp.einsum("pkrd,pkds->pkrs", flat, k, preferred_element_type=jnp.float32)
         s = s.reshape(p, kv_heads, n, rows, -1).transpose(0, 2, 1, 3, 4)
     else:
         s = jnp.einsum("pnkrd,pnkds->pnkrs", q, k, preferred_element_type=jnp.float32)
+    s = s if segment.k_scale is None else s * _columns(segment.k_scale)
     s = s.reshape(p, n, kv_heads, -1, t, s.shape[-1])
     s = s if softcap is None else softcap * jnp.tanh(s / softcap)
     s = jnp.where(segment.mask[:, :, None, None], s, -jnp.inf)
     return s.reshape(p, n, kv_heads, rows, -1)
+
+
+def _columns(scale: Float[Array, "p *n k s"]) -> Float[Array, "p n k 1 s"]:
+    return (scale if scale.ndim == 4 else scale[:, None])[..., None, :]
 
 
 def _mix(w: Array, v: Array) -> Float[Array, "p n k r d"]:

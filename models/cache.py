@@ -4,14 +4,15 @@ The prompt of a problem is stored once, [p, k, s, d]; every particle owns a comm
 k, s, d]; a step in progress writes to a small buffer at one scalar column, so that nothing large
 changes inside a loop. `commit` moves the buffer behind each row's suffix. Keys are stored after
 RoPE. Caches are zeros, never `empty`: a masked NaN is still NaN. Layers with a sliding window keep
-all keys and mask the old ones.
+all keys and mask the old ones. A suffix of int8 takes a quarter of float32's bytes: `commit` rounds
+what it takes from the buffer, with one scale a head and token.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from pfjax.models.attention import Segment, attend, causal_mask
 from pfjax.models.config import DecoderConfig
@@ -20,10 +21,12 @@ from pfjax.models.sharding import by_heads
 
 
 class KV(NamedTuple):
-    """Keys and values, one array a layer, in the layouts of `Segment`."""
+    """Keys and values, one array a layer, in the layouts of `Segment`; scales of int8 ones, else none."""
 
-    k: tuple[Float[Array, "p *n k d s"], ...]
-    v: tuple[Float[Array, "p *n k s d"], ...]
+    k: tuple[Shaped[Array, "p *n k d s"], ...]
+    v: tuple[Shaped[Array, "p *n k s d"], ...]
+    k_scale: tuple[Float[Array, "p *n k s"], ...] = ()
+    v_scale: tuple[Float[Array, "p *n k s"], ...] = ()
 
 
 class Prefix(NamedTuple):
@@ -37,16 +40,44 @@ class Prefix(NamedTuple):
     context: Int[Array, " p"]
 
 
+KV_FORMATS = ("int8",)
+
+
+def suffix_dtype(prefix: Prefix, kv_format: str | None) -> jnp.dtype:
+    """What suffixes behind a prompt are kept in: what the prompt is, or a format of fewer bits."""
+    return prefix.kv.k[0].dtype if kv_format is None else jnp.dtype(kv_format)
+
+
 def empty(config: DecoderConfig, rows: tuple[int, ...], columns: int, dtype=jnp.float32) -> KV:
-    """A zero cache for `rows` of `columns` tokens."""
-    heads, size = (*rows, config.num_kv_heads), config.head_dim
-    k = tuple(jnp.zeros((*heads, size, columns), dtype) for _ in range(config.num_layers))
-    v = tuple(jnp.zeros((*heads, columns, size), dtype) for _ in range(config.num_layers))
-    return _placed(KV(k, v))
+    """A zero cache for `rows` of `columns` tokens; `dtype` int8 for a suffix of rounded entries."""
+    heads, size, layers = (*rows, config.num_kv_heads), config.head_dim, range(config.num_layers)
+    k = tuple(jnp.zeros((*heads, size, columns), dtype) for _ in layers)
+    v = tuple(jnp.zeros((*heads, columns, size), dtype) for _ in layers)
+    if jnp.dtype(dtype) != jnp.int8:
+        return _placed(KV(k, v))
+    scales = [tuple(jnp.zeros((*heads, columns), jnp.float32) for _ in layers) for _ in "kv"]
+    return _placed(KV(k, v, *scales))
 
 
 def _placed(kv: KV) -> KV:
-    return jax.tree.map(lambda x: by_heads(x, -3), kv)
+    heads = KV(-3, -3, -2, -2)
+    return KV(*[tuple(by_heads(x, at) for x in part) for part, at in zip(kv, heads, strict=True)])
+
+
+def rounded(kv: KV) -> KV:
+    """int8 keys and values: x ~ scale * int8, scale = max |x| / 127 over a head of a token."""
+    k, k_scale = _rounded(kv.k, -2)
+    v, v_scale = _rounded(kv.v, -1)
+    return KV(k, v, k_scale, v_scale)
+
+
+def _rounded(parts: tuple[Array, ...], axis: int):
+    scales = [jnp.max(jnp.abs(x.astype(jnp.float32)), axis, keepdims=True) / 127 for x in parts]
+    whole = tuple(
+        jnp.round(x.astype(jnp.float32) / jnp.where(scale > 0, scale, 1.0)).astype(jnp.int8)
+        for x, scale in zip(parts, scales, strict=True)
+    )
+    return whole, tuple(jnp.squeeze(scale, axis) for scale in scales)
 
 
 def prefill(
@@ -100,9 +131,11 @@ def extend(
     def attention(i, q, k, v):
         keys[i] = jax.lax.dynamic_update_slice_in_dim(keys[i], transposed(k), column, axis=4)
         values[i] = jax.lax.dynamic_update_slice_in_dim(values[i], heads_first(v), column, axis=3)
-        stored = ((prefix.kv.k[i], prefix.kv.v[i]), (cache.k[i], cache.v[i]), (keys[i], values[i]))
+        of_prompt, of_suffix, of_step = masks[config.window(i)]
         segments = [
-            Segment(*kv, mask) for kv, mask in zip(stored, masks[config.window(i)], strict=True)
+            Segment(prefix.kv.k[i], prefix.kv.v[i], of_prompt),
+            Segment(cache.k[i], cache.v[i], of_suffix, *[s[i] for s in cache[2:] if s]),
+            Segment(keys[i], values[i], of_step),
         ]
         return attend(q, segments, softcap=config.attention_softcap)
 
@@ -125,15 +158,17 @@ def commit(cache: KV, buffer: KV, length: Int[Array, "p n"]) -> KV:
     The cache must be at least max(length) + buffer columns wide; columns past a row's new length
     hold junk.
     """
+    if cache.k_scale:
+        buffer = rounded(buffer)
 
     def place(axis):
         update = jax.lax.dynamic_update_slice_in_dim
         put = jax.vmap(jax.vmap(lambda row, new, at: update(row, new, at, axis)))
         return lambda old, new: put(old, new, length)
 
-    return _placed(
-        KV(tuple(map(place(2), cache.k, buffer.k)), tuple(map(place(1), cache.v, buffer.v)))
-    )
+    columns = KV(2, 1, 1, 1)
+    pairs = zip(cache, buffer, columns, strict=True)
+    return _placed(KV(*[tuple(map(place(axis), old, new)) for old, new, axis in pairs]))
 
 
 def widen(cache: KV, columns: int) -> KV:
@@ -145,7 +180,9 @@ def widen(cache: KV, columns: int) -> KV:
     def grow(x, axis):
         return jnp.pad(x, [(0, more if i == x.ndim + axis else 0) for i in range(x.ndim)])
 
-    return _placed(KV(tuple(grow(k, -1) for k in cache.k), tuple(grow(v, -2) for v in cache.v)))
+    columns = KV(-1, -2, -1, -1)
+    parts = zip(cache, columns, strict=True)
+    return _placed(KV(*[tuple(grow(x, axis) for x in part) for part, axis in parts]))
 
 
 def _between(columns: int, low: Int[Array, "p n t"] | None, high: Int[Array, "p n t"]):

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from pfjax import _terminal as terminal
+from pfjax._bench import bench
 from pfjax._errors import INTERRUPTED, interruptible, leave_now, one_sentence
 from pfjax._options import DEBUG, JSON
 from pfjax._plan import plan
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(plan)
+app.command()(bench)
 
 
 def main() -> None:

@@ -46,13 +46,14 @@ def load(
     mesh: Mesh | None = None,
     together: int | None = None,
     slots: int | None = None,
+    kv_format: str | None = None,
 ) -> Solver:
     """A Solver for a policy and a PRM, each an embedded name or a Hugging Face folder.
 
     Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps),
     then to 1024 tokens a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds
     problems x particles in a device batch; `top_k`, `top_p` and `min_p` cut what is sampled, see
-    `Sampling`; `together` and `slots` are those of `Solver`. `dtype` and `weight_format` ("int8",
+    `Sampling`; `together` and `slots` are those of `Solver`, `kv_format` too. `dtype` and `weight_format` ("int8",
     "fp8") are those of the weights, see `models.load_policy`; `mesh` (`models.make_mesh`) shards
     problems over its first axis and weights over its axis "model". CheckpointError says in one
     sentence why a checkpoint
@@ -67,8 +68,11 @@ def load(
         max_tokens=max_tokens or own.max_tokens,
         max_steps=max_steps or own.max_steps,
     )
+    if kv_format is not None and kv_format not in models.KV_FORMATS:
+        raise ValueError(f"kv_format is {kv_format!r}, wanted None or 'int8'.")
     sampling = Sampling(temperature, top_p, top_k, min_p).checked()
-    return Solver(loaded, reward, sampling, limits, tau, rows, mesh, together=together, slots=slots)
+    how = {"together": together, "slots": slots, "kv_format": kv_format}
+    return Solver(loaded, reward, sampling, limits, tau, rows, mesh, **how)
 
 
 def budget(policy: models.Policy) -> Budget:

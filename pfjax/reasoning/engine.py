@@ -25,6 +25,7 @@ from pfjax import smc
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
 from pfjax.models.sharding import over_problems
+from pfjax.reasoning import ahead
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.pool import Context, Found, Pool, Prompts
 from pfjax.reasoning.programs import Programs, Rules, Shared
@@ -59,7 +60,7 @@ class Engine:
         self.programs = Programs(graph, prm_graph, rules)
         self.n, self.together = n, together
         self.groups = 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
-        self._mesh, self._compiled = mesh, 0
+        self._mesh, self._compiled, self._ahead = mesh, 0, ahead.Ahead()
         over = partial(over_problems, mesh=mesh)
         advance = over(self.programs.advance, arguments=2)
         admit = over(self.programs.admit, arguments=5)
@@ -70,11 +71,15 @@ class Engine:
 
     def start(self, prompts: Prompts, keys: Key[Array, " p"], level: int) -> tuple[Context, Pool]:
         """Problems at their first step; caches hold `level` solution tokens and a step more."""
+        compiled = self._ahead.find(f"start {level}", prompts)
+        if compiled is not None:
+            return compiled(self.params, prompts, keys)
         return self._start(self.params, level, prompts, keys)
 
     def advance(self, context: Context, pool: Pool) -> tuple[Pool, Found]:
         """One generation of the next problems that are done; `pool` is donated."""
-        return self._advance(self.params, context, pool)
+        compiled = self._ahead.find("advance", (context, pool)) or self._advance
+        return compiled(self.params, context, pool)
 
     def admit(
         self,
@@ -89,10 +94,27 @@ class Engine:
 
     def grow(self, pool: Pool, level: int) -> Pool:
         """The pool with caches for `level` solution tokens and a step more; itself if they are."""
-        columns, _ = self.programs.columns(level)
-        if pool.state.particles.policy_cache.k[0].shape[-1] >= columns:
-            return pool
-        return self._grow(pool, level)
+        enough = self._columns(pool) >= self.programs.columns(level)[0]
+        return pool if enough else self._grow(pool, level)
+
+    def prepare(self, context: Context, pool: Pool, level: int) -> None:
+        """Compiles `advance` for caches of `level` in the background, if these are narrower."""
+        if self._columns(pool) >= self.programs.columns(level)[0]:
+            return
+        wide = jax.eval_shape(partial(self.programs.grow, level=level), pool)
+        shapes = ahead.shapes_of((context, wide), (context, pool))
+        self._ahead.want("advance", shapes, lambda: self._advance.lower(self.params, *shapes))
+
+    def prepare_start(self, prompts: Prompts, keys: Key[Array, " p"], level: int) -> None:
+        """Compiles `start` and the first `advance` for prompts of another width in the background."""
+        prompts, keys = ahead.shapes_of((prompts, keys))
+
+        def advance(start) -> None:
+            shapes = ahead.shapes_of(start.out_info, start.output_shardings)
+            self._ahead.want("advance", shapes, lambda: self._advance.lower(self.params, *shapes))
+
+        start = partial(self._start.lower, self.params, level, prompts, keys)
+        self._ahead.want(f"start {level}", prompts, start, advance)
 
     def shapes(self, prompts: Prompts, level: int) -> tuple[Context, Pool]:
         """Abstract caches and particles of abstract prompts, caches at their width for `level`."""
@@ -106,6 +128,9 @@ class Engine:
     def compilations(self) -> int:
         """How many programs were compiled so far."""
         return self._compiled
+
+    def _columns(self, pool: Pool) -> int:
+        return pool.state.particles.policy_cache.k[0].shape[-1]
 
     def _start_at(self, params, level: int, prompts: Prompts, keys):
         fn = over_problems(partial(self.programs.start, level), self._mesh, 2)

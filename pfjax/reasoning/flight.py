@@ -104,10 +104,11 @@ def block(
     keys, length, own, begun = smc.gather((keys, length, kv, flight), rows)
     buffer, after = _write(writer, keys, length, own, begun, tokens)
     part = cache.commit(own, buffer, length + begun.count)
-    return _put((kv, flight), (part, after), rows)
+    return put_rows((kv, flight), (part, after), rows)
 
 
-def _put(tree: PyTree[Array], part: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:
+def put_rows(tree: PyTree[Array], part: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:
+    """`part` in the rows `rows` of each problem."""
     write = jax.vmap(lambda x, new, i: x.at[i].set(new, unique_indices=True))
     return jax.tree.map(lambda x, new: write(x, new, rows), tree, part)
 
@@ -149,7 +150,7 @@ def _write(
         )
         return _Loop(s.column + 1, flight, buffer)
 
-    buffer = cache.empty(policy.config, length.shape, tokens, kv.k[0].dtype)
+    buffer = cache.empty(policy.config, length.shape, tokens, prefix.kv.k[0].dtype)
     loop = _Loop(jnp.zeros((), jnp.int32), start, buffer)
     more = lambda s: (s.column < tokens) & ~jnp.all(s.flight.done)  # noqa: E731
     loop = jax.lax.while_loop(more, token, loop)

@@ -26,11 +26,15 @@ from pfjax.reasoning.sampling import Sampling
 
 
 class Settings(NamedTuple):
-    """What the compiled functions are specialised to; hashable."""
+    """What the compiled functions are specialised to; hashable.
+
+    `kv_format` "int8" rounds the caches of what is written; None keeps them as the prompt's.
+    """
 
     sampling: Sampling = Sampling()
     budget: Budget = Budget()
     potential: Potential = potentials.telescoping()
+    kv_format: str | None = None
 
 
 def language_model(

@@ -21,7 +21,7 @@ from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
-from pfjax.reasoning import particles, rewards
+from pfjax.reasoning import foreign, particles, rewards
 from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.flight import Writer, begin, block, land
 from pfjax.reasoning.model import Settings, weighed
@@ -41,11 +41,14 @@ from pfjax.reasoning.pool import (
 
 
 class Shared(NamedTuple):
-    """Tables over the vocabulary that policy and PRM share, and the PRM's probe token."""
+    """Tables over the policy's vocabulary, and the PRM's probe token; `text` if the PRM reads text
+    instead of the policy's tokens (`foreign.py`).
+    """
 
     stop: StopTable
     strip: rewards.StripTable
     probe: Int[Array, ""]
+    text: foreign.Text | None = None
 
 
 class Rules(NamedTuple):
@@ -94,7 +97,7 @@ class Programs(NamedTuple):
             max_steps=budget.max_steps,
             columns=columns,
             reward_state=self._reward(prm, shared, context, prm_columns).init(*rows),
-            dtype=context.policy.kv.k[0].dtype,
+            dtype=cache.suffix_dtype(context.policy, self.rules.settings.kv_format),
         )
         return context, self._begun(blank, prompts.active, keys)
 
@@ -180,8 +183,11 @@ class Programs(NamedTuple):
     def _reward(
         self, prm: RewardModule | None, shared: Shared, context: Context, columns: int = 0
     ) -> rewards.RewardModel:
+        kept = self.rules.settings.kv_format
         if prm is None or context.prm is None:
             return rewards.none()
+        if shared.text is not None:
+            return foreign.text_reward(prm, context.prm, shared.text, kv_format=kept)
         return rewards.process_reward(
             prm,
             context.prm,
@@ -189,6 +195,7 @@ class Programs(NamedTuple):
             shared.probe,
             step_tokens=self.rules.settings.budget.step_tokens,
             columns=columns,
+            kv_format=kept,
         )
 
     def _snapshot(self, state: smc.State, info: smc.Info) -> Snapshot:

@@ -16,11 +16,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
+from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
+from pfjax.reasoning.flight import put_rows
 from pfjax.reasoning.particles import Particles, last_step
+
+GROUPS, FEW = 4, 256
 
 
 class RewardModel(NamedTuple):
@@ -121,15 +125,17 @@ def process_reward(
     *,
     step_tokens: int,
     columns: int,
+    kv_format: str | None = None,
 ) -> RewardModel:
     """A PRM with the policy's tokenizer, scored incrementally in blocks of at most 64 tokens.
 
     `columns` bounds a solution's PRM tokens (tokens and probes). The value is the float32 log-odds
-    at the probe. A block is skipped when every row's step ends before it.
+    at the probe. A block is skipped when every row's step ends before it. `kv_format` as in
+    `model.Settings`.
     """
     count, block = blocks(step_tokens)
     width = count * block
-    dtype = prefix.kv.k[0].dtype
+    dtype = cache.suffix_dtype(prefix, kv_format)
 
     def init(p: int, n: int) -> PRMState:
         kv = cache.empty(prm.config, (p, n), columns + width, dtype)
@@ -141,7 +147,7 @@ def process_reward(
         count = jnp.where(new, count + 1, 0)
         at = jnp.arange(width, dtype=jnp.int32)[None, None]
         tokens = jnp.where(at == (count - 1)[..., None], probe, tokens)
-        value, buffer = _blocks(prm, prefix, state, tokens, count, block)
+        value, buffer = read_blocks(prm, prefix, state, tokens, count, block)
         kv = cache.commit(state.kv, buffer, state.length)
         return PRMState(kv, state.length + count), jnp.where(new, value, x.value), count
 
@@ -164,10 +170,38 @@ def widen(state: PRMState, columns: int, step_tokens: int) -> PRMState:
     return state._replace(kv=cache.widen(state.kv, columns + count * block))
 
 
-def _blocks(prm, prefix, state: PRMState, tokens, count, block: int):
-    """(value at each row's last token, filled buffer), looping only over blocks that some row
-    needs.
+def read_blocks(
+    prm: RewardModule,
+    prefix: cache.Prefix,
+    state: PRMState,
+    tokens: Int[Array, "p n w"],
+    count: Int[Array, "p n"],
+    block: int,
+) -> tuple[Float[Array, "p n"], cache.KV]:
+    """(value at each row's last token, filled buffer).
+
+    Steps of several blocks are read in groups of rows with about as many tokens each, longest first,
+    so that short steps do not wait for blocks that only a long one fills. Not if a group's block
+    has fewer than `FEW` tokens: reading the weights would take longer than the products.
     """
+    p, n, width = tokens.shape
+    if width == block or n % GROUPS or p * n // GROUPS * block < FEW:
+        return _read(prm, prefix, state, tokens, count, block)
+    order = jnp.argsort(-count, axis=1, stable=True)
+    size = n // GROUPS
+
+    def group(g, found):
+        rows = jax.lax.dynamic_slice_in_dim(order, g * size, size, axis=1)
+        own, ids, many = smc.gather((state, tokens, count), rows)
+        part = _read(prm, prefix, own, ids, many, block)
+        return put_rows(found, part, rows)
+
+    buffer = cache.empty(prm.config, tokens.shape[:2], width, prefix.kv.k[0].dtype)
+    return jax.lax.fori_loop(0, GROUPS, group, (jnp.zeros(count.shape, jnp.float32), buffer))
+
+
+def _read(prm, prefix, state: PRMState, tokens, count, block: int):
+    """Loops over the blocks that some row needs."""
     rows, width = tokens.shape[:2], tokens.shape[2]
     longest = jnp.max(count)
     columns = jnp.arange(block, dtype=jnp.int32)[None, None]
@@ -182,7 +216,7 @@ def _blocks(prm, prefix, state: PRMState, tokens, count, block: int):
         probed = probed + jnp.sum(jnp.where(here[..., None], hidden, 0.0), axis=2)
         return start + block, probed, buffer
 
-    dtype = state.kv.k[0].dtype
+    dtype = prefix.kv.k[0].dtype
     buffer = cache.empty(prm.config, rows, width, dtype)
     probed = jnp.zeros((*rows, prm.config.hidden_size), dtype)
     carry = (jnp.zeros((), jnp.int32), probed, buffer)

@@ -6,7 +6,7 @@ batch runs to its end before the next one starts, and its caches grow with the g
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -41,7 +41,10 @@ def run(
     """The generations of every job, by its index, without the problem axis."""
     histories: dict[int, list[Snapshot]] = {job.index: [] for job in jobs}
     finished = 0
-    for group in _by_width(jobs, batch):
+    groups = _by_width(jobs, batch)
+    for group, following in zip(groups, [*groups[1:], None], strict=True):
+        if following:
+            _prepare(engine, budget, following, batch)
         for index, snapshot, over in _pool(engine, budget, deque(group), batch):
             histories[index].append(snapshot)
             finished += over
@@ -54,14 +57,17 @@ def _pool(
     engine: Engine, budget: Budget, waiting: deque[Job], batch: int
 ) -> Iterator[tuple[int, Snapshot, bool]]:
     """(job, its newest generation, whether it is over), as they come."""
-    width = bucket(max(map(_length, waiting)))
+    width = _width(waiting)
     own = engine.together is not None
     while waiting:
         first = [waiting.popleft() for _ in range(min(batch, len(waiting)))]
         places = dict(enumerate(first))
-        level = budget.max_tokens if own else _level(budget, 0, batch * engine.n)
+        level = _first_level(engine, budget, batch)
         prompts, keys = pad([j.prompt for j in first], batch, width), _keys(first, batch)
         context, pool = engine.start(prompts, keys, level)
+        for t in range(1, 1 if own else budget.max_steps):
+            # Wider caches' programs are compiled while the device is at the first generations.
+            engine.prepare(context, pool, _level(budget, t, batch * engine.n))
         pool, found = engine.advance(context, pool)
         generation = 0
         while places:
@@ -125,6 +131,22 @@ def _refill(
     return engine.admit(
         context, pool, prompts._replace(active=active), keys, jnp.asarray(local, jnp.int32)
     )
+
+
+def _prepare(engine: Engine, budget: Budget, jobs: Sequence[Job], batch: int) -> None:
+    """Compiles the first programs of `jobs` in the background."""
+    first = jobs[:batch]
+    prompts = pad([job.prompt for job in first], batch, _width(jobs))
+    engine.prepare_start(prompts, _keys(first, batch), _first_level(engine, budget, batch))
+
+
+def _width(jobs: Iterable[Job]) -> int:
+    return bucket(max(map(_length, jobs)))
+
+
+def _first_level(engine: Engine, budget: Budget, batch: int) -> int:
+    own = engine.together is not None
+    return budget.max_tokens if own else _level(budget, 0, batch * engine.n)
 
 
 def _level(budget: Budget, t: int, rows: int) -> int:

@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import overload
 
 import jax
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from pfjax import models
-from pfjax.reasoning import automaton, rewards, run
+from pfjax.reasoning import automaton, foreign, rewards, run
 from pfjax.reasoning.engine import Engine, problem_keys
 from pfjax.reasoning.finish import finish
 from pfjax.reasoning.flight import Budget
@@ -25,6 +26,7 @@ from pfjax.reasoning.model import Settings
 from pfjax.reasoning.programs import Shared
 from pfjax.reasoning.result import Result
 from pfjax.reasoning.sampling import Sampling
+from pfjax.reasoning.text_engine import TextEngine
 from pfjax.search import methods
 
 MAX_PARTICLES = 1 << 16
@@ -40,7 +42,9 @@ class Solver:
     `rows` bounds problems x particles in one device batch; `mesh`, if given, shards problems over
     its first axis. `together` problems are weighed at a time, each after its own step is written
     (None: an eighth of the batch; all at a common barrier if steps have at most 32 tokens); `slots`
-    rows of each problem write at a time (None: all).
+    rows of each problem write at a time (None: all). `kv_format` "int8" rounds the caches of what is
+    written, a half of bfloat16's bytes. A PRM with another tokenizer, or text between
+    the steps, reads text that the host hands it step by step.
     """
 
     policy: models.Policy
@@ -52,11 +56,8 @@ class Solver:
     mesh: Mesh | None = None
     together: int | None = None
     slots: int | None = None
+    kv_format: str | None = None
     _engines: dict = field(default_factory=dict, repr=False, compare=False)
-
-    def __post_init__(self):
-        if self.prm is not None:
-            _require_same_vocabulary(self.policy, self.prm)
 
     @overload
     def solve(
@@ -98,7 +99,8 @@ class Solver:
         `ids` name problems (default: a hash of the question); `batch` fixes the problems per device
         batch (default: as many as `rows` allows, rounded to a power of two); `progress(done,
         total)` is called as problems are over. ValueError for an empty question, one longer than the
-        context, or a particle count outside 1..65536.
+        context, a particle count outside 1..65536, or a solution that a PRM with another tokenizer
+        cannot take.
         """
         questions = [question] if isinstance(question, str) else list(question)
         ids = [stable_id(q) for q in questions] if ids is None else list(ids)
@@ -146,9 +148,14 @@ class Solver:
                 )
             tokenizer, eos = self.policy.tokenizer, self.policy.eos_ids
             tables = _tables(tokenizer.token_bytes, eos, self.policy.config.vocab_size)
-            shared = Shared(*tables, jnp.int32(prm.format.probe[0] if prm else 0))
-            settings = Settings(self.sampling, self.budget, found.potential(self.tau))
-            self._engines[kind] = Engine(
+            shared, make = Shared(*tables, jnp.int32(prm.format.probe[0] if prm else 0)), Engine
+            if prm and foreign.reads_text(self.policy, prm):
+                shared = shared._replace(text=foreign.Text(foreign.reading(prm, self.budget)))
+                make = partial(TextEngine, reader=foreign.Reader(self.policy, prm))
+            settings = Settings(
+                self.sampling, self.budget, found.potential(self.tau), self.kv_format
+            )
+            self._engines[kind] = make(
                 self.policy.decoder,
                 prm.module if prm else None,
                 shared,
@@ -209,21 +216,6 @@ def _check(questions: Sequence[str], ids: Sequence[int], particles: int) -> None
         )
     if not questions or any(not q.strip() for q in questions):
         raise ValueError("The question is empty; give the text of a problem.")
-
-
-def _require_same_vocabulary(policy: models.Policy, prm: models.PRM) -> None:
-    if not prm.format.plain:
-        raise ValueError(
-            f"A PRM of kind {prm.kind.name!r} reads text between the steps, which the search cannot write "
-            "on the device; choose a PRM of kind 'qwen' or 'skywork'."
-        )
-    ours, theirs = policy.tokenizer.token_bytes, prm.tokenizer.token_bytes
-    shared = min(len(ours), len(theirs))
-    if ours[:shared] != theirs[:shared]:
-        raise ValueError(
-            "Policy and PRM have different tokenizers; pfjax scores with one shared vocabulary, so load a PRM "
-            "of the policy's family."
-        )
 
 
 def _tables(token_bytes: list[bytes], eos: Sequence[int], size: int):

@@ -135,3 +135,50 @@ def _check_cache(decoder, tokens):
         np.testing.assert_allclose(
             hidden[p, n, 2:], wanted[p, n, start : start + 2], rtol=0, atol=1e-4
         )
+
+
+def test_a_suffix_of_int8_is_what_it_was_rounded_to(decoder, tokens):
+    """The same hidden states as with the rounded numbers in float32, which are near the true ones."""
+
+    def both(decoder, tokens):
+        kept = jnp.full(tokens.shape[:2], 2, jnp.int32)
+        prefix = cache.prefill(decoder, tokens[:, 0, :PREFIX], jnp.full((2,), PREFIX, jnp.int32))
+        new = cache.empty(decoder.config, kept.shape, 2)
+        step = tokens[..., PREFIX : PREFIX + 2]
+        none = jnp.zeros_like(kept)
+        blank = cache.empty(decoder.config, kept.shape, 6, jnp.int8)
+        _, buffer = cache.extend(decoder, step, prefix, blank, none, new, jnp.int32(0))
+        small = cache.commit(blank, buffer, none)
+        k = tuple(
+            x.astype(jnp.float32) * s[..., None, :]
+            for x, s in zip(small.k, small.k_scale, strict=True)
+        )
+        v = tuple(
+            x.astype(jnp.float32) * s[..., None]
+            for x, s in zip(small.v, small.v_scale, strict=True)
+        )
+        last = tokens[..., -1:]
+        suffixes = small, cache.KV(k, v)
+        hidden = [
+            cache.extend(decoder, last, prefix, kv, kept, new, jnp.int32(0))[0] for kv in suffixes
+        ]
+        return hidden, buffer, suffixes
+
+    (h, same), buffer, (small, wide) = _jit(both, decoder, tokens)
+    np.testing.assert_allclose(h, same, rtol=0, atol=1e-5)
+    for parts, halves, true in (
+        (wide.k, small.k_scale, buffer.k),
+        (
+            jax.tree.map(_transposed_back, wide.v),
+            small.v_scale,
+            jax.tree.map(_transposed_back, buffer.v),
+        ),
+    ):
+        for x, s, y in zip(parts, halves, true, strict=True):
+            assert (np.abs(x[..., :2] - y) <= 0.5001 * s[..., None, :2]).all() and (
+                s[..., :2] > 0
+            ).all()
+
+
+def _transposed_back(v):
+    return jnp.swapaxes(v, -1, -2)

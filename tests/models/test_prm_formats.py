@@ -169,6 +169,7 @@ def test_a_policy_judges_itself(checkpoint):
         models.token_prm(policy, "<good>", "-", probe="<extra_0>")
 
 
+@pytest.mark.slow
 def test_the_reserved_tokens_of_a_policy_can_steer_a_search():
     """The generic adapter inside the solver: one probe token, same vocabulary."""
     import pfjax

@@ -14,6 +14,7 @@ from pfjax.tasks import orchard
 SMALL = models.load_policy(resolve("embedded:small"))
 
 
+@pytest.mark.slow
 def test_new_layers_change_nothing_at_first():
     module = embedded_prm.grow(SMALL, 2)
     ids = jnp.asarray(np.random.default_rng(0).integers(300, 430, (2, 9)), jnp.int32)

@@ -20,6 +20,7 @@ TARGETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.tpu
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_step_fits_and_copies_nothing(name):

@@ -19,6 +19,7 @@ from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (2 + i % 3, 4)).question for i in range(7)]
 solver = functools.cache(pfjax.load)
+slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def sharing(together: int | None, slots: int | None = None, **fields) -> pfjax.Solver:
@@ -56,7 +57,10 @@ def test_the_problems_are_uneven():
     assert any(not n.alive for r in in_one_batch() for n in r.tree.nodes)
 
 
-@pytest.mark.parametrize("together, slots, batch", ((None, None, 4), (1, None, 4), (2, 2, 4)))
+@pytest.mark.parametrize(
+    "together, slots, batch",
+    (slow(None, None, 4), (1, None, 4), slow(2, 2, 4)),
+)
 def test_sharing_changes_no_particle(together, slots, batch):
     """Two batches at a common barrier; refilled places, one or two problems weighed at a time."""
     how = sharing(together, slots)
@@ -70,6 +74,7 @@ def test_sharing_changes_no_particle(together, slots, batch):
     assert how.compilations() == programs
 
 
+@pytest.mark.slow
 def test_two_devices_refill_their_own_places():
     mesh = pfjax.models.make_mesh(2, 1)
     how = pfjax.load(mesh=mesh, together=1, tau=0.1, temperature=1.5)
@@ -77,11 +82,13 @@ def test_two_devices_refill_their_own_places():
     assert how.compilations() == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ("paper", "majority"))
 def test_other_methods_share_too(method):
     assert_same(solve(sharing(1), 4, method), in_one_batch(method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together, slots, method", ((None, None, "majority"), (1, 2, "pf")))
 def test_a_step_of_several_blocks_is_that_of_one(monkeypatch, together, slots, method):
     """Steps of up to 40 tokens, looked at every 16 or only at the end."""
@@ -94,6 +101,21 @@ def test_a_step_of_several_blocks_is_that_of_one(monkeypatch, together, slots, m
     monkeypatch.setattr(Budget, "block", property(lambda self: 40))
     whole = solve(sharing(3, **fields), 2, method, questions)
     assert_same(blocks, whole)
+
+
+@pytest.mark.slow
+def test_programs_that_were_compiled_ahead_give_the_same(monkeypatch):
+    """Caches grow by thirds, in prompts of two widths: 2 starts, 6 steps, caches grown once."""
+    monkeypatch.setattr(run, "LARGE_BATCH", 1)
+    monkeypatch.setattr(run, "bucket", lambda length: 4 * -(-length // 4))
+    how = sharing(None)
+    assert_same(solve(how, 2), in_one_batch())
+    (engine,) = how._engines.values()
+    names = sorted(name for name, *_ in engine._ahead._programs)
+    assert names == ["advance"] * 5 + ["start 32"]
+    assert how.compilations() == 9
+    assert_same(solve(how, 2), in_one_batch())
+    assert how.compilations() == 9
 
 
 def jobs(lengths: list[int]) -> list[run.Job]:
@@ -148,7 +170,7 @@ def step(together: int | None) -> tuple[hlo.Computations, set[tuple[int, ...]]]:
     return hlo.parse(text), shapes | flat
 
 
-@pytest.mark.parametrize("together", (None, 1))
+@pytest.mark.parametrize("together", (None, slow(1)))
 def test_no_loop_copies_a_cache(together):
     found, shapes = step(together)
     bodies = hlo._loop_bodies(found)

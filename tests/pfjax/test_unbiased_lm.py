@@ -199,6 +199,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_evidence_and_posterior_are_unbiased(name):
     """Twelve z-scores in all.
@@ -213,6 +214,7 @@ def test_evidence_and_posterior_are_unbiased(name):
     assert all(abs(s) < 4 for s in scores.values()), scores
 
 
+@pytest.mark.slow
 def test_dropping_the_carried_weight_is_seen():
     """The classic defect, weights forgotten without resampling, moves a z-score far beyond the
     limit.
