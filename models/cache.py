@@ -117,6 +117,9 @@ def extend(
     Row (p, n) continues at position prefix.length[p] + length[p, n] + column.
     """
     config = decoder.config
+    if cache.k_scale:
+        # Tied to the column, or XLA would widen the whole suffix once, before the loop over columns.
+        cache, column = jax.lax.optimization_barrier((cache, column))
     new_columns = column + jnp.arange(tokens.shape[2], dtype=jnp.int32)
     start = prefix.length[:, None] + length
     positions = start[..., None] + new_columns[None, None]

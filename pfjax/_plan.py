@@ -29,6 +29,10 @@ def plan(
     weight_format: Annotated[
         str | None, typer.Option(help="int8 or fp8 for the layers.", show_default="as dtype")
     ] = None,
+    kv_format: Annotated[
+        str | None,
+        typer.Option(help="int8 for the particles' own caches.", show_default="as dtype"),
+    ] = None,
     particles: Annotated[int, typer.Option(help="Of one problem.")] = 32,
     problems: Annotated[int, typer.Option(help="In one batch.")] = 8,
     prompt_tokens: Annotated[int, typer.Option(help="Of a prompt.")] = 256,
@@ -56,15 +60,17 @@ def plan(
     Weights and caches are counted from the shapes that loading and searching would allocate, what
     a step needs for a while is estimated. Speeds are ceilings of the hardware, not forecasts.
 
+    --kv-format int8 is `pfjax.load(kv_format="int8")`: prompts and the step in progress stay in dtype.
+
     --compile needs pfjax[tpu] and minutes: the compiler then says what it allocates, which
     collectives stand in the token loops, and whether a cache is copied there.
 
     Exit code 0: it fits. 1: it does not; one sentence says what to change. 2: bad input.
 
     JSON keys: fits, advice, notes, device, mesh (problem, model, chosen), dtype, weight_format,
-    particles, problems, prompt_tokens, budget (step_tokens, max_tokens, max_steps), policy and prm
-    (name, architecture, head, parameters, weight_bytes_per_device, kv_bytes_per_token,
-    kv_bytes_per_token_per_device, replicated), memory (bytes on a device: policy_weights,
+    kv_format, particles, problems, prompt_tokens, budget (step_tokens, max_tokens, max_steps), policy
+    and prm (name, architecture, head, parameters, weight_bytes_per_device, kv_bytes_per_token and
+    kv_bytes_per_token_per_device of a solution, replicated), memory (bytes on a device: policy_weights,
     prm_weights, tables, prompts, particles, moved, buffers, activations, total, capacity), largest
     (problems, particles, rows) and roofline (weight_bytes_streamed, decode and scoring with their
     bytes, operations, seconds and bound, move_seconds, generation_seconds, tokens_per_second,
@@ -82,6 +88,7 @@ def plan(
                 mesh=mesh,
                 dtype=dtype,
                 weight_format=weight_format,
+                kv_format=kv_format,
                 particles=particles,
                 problems=problems,
                 prompt_tokens=prompt_tokens,

@@ -8,7 +8,10 @@ Change = tuple[Setup, str]
 
 
 def advise(setup: Setup) -> str:
-    """What to change, from what costs least: batch, 8 bits, particles, devices, solution length."""
+    """What to change, from what costs least: batch, 8 bits, particles, devices, solution length.
+
+    8 bits of the weights come before those of the caches.
+    """
     if setup.prompt_tokens > setup.room:
         return _context(setup)
     for changed, sentence in _changes(setup):
@@ -39,6 +42,9 @@ def _changes(setup: Setup) -> Iterator[Change]:
     eight = setup._replace(weight_format="int8")
     if setup.weight_format is None:
         yield eight, "Store the weights in 8 bits: --weight-format int8."
+    if setup.kv_format is None:
+        caches = setup._replace(kv_format="int8")
+        yield caches, "Keep the particles' caches in 8 bits: --kv-format int8."
     one = setup._replace(problems=setup.problem)
     fewer = largest(one).particles
     if fewer >= max(1, setup.particles // 2):
@@ -53,6 +59,7 @@ def _changes(setup: Setup) -> Iterator[Change]:
             f"Shorten the solutions: --problems {one.problems} --max-tokens {tokens}.",
         )
     yield from _everything(one)
+    yield from _everything(one._replace(kv_format="int8"))
 
 
 def _everything(one: Setup) -> Iterator[Change]:
@@ -61,11 +68,12 @@ def _everything(one: Setup) -> Iterator[Change]:
     found = [(size, largest(eight._replace(model=size)).particles) for size in axes(one.device)]
     size, room = max(found, key=lambda f: min(f[1], one.particles))
     particles = max(1, min(room, one.particles))
+    caches = f"--kv-format {one.kv_format} " if one.kv_format else ""
     yield (
         eight._replace(model=size, particles=particles),
         f"Split 8-bit weights over {size} devices and solve less at a time: "
-        f"--mesh {one.problem}x{size} --weight-format {eight.weight_format} --particles {particles} "
-        f"--problems {one.problems}.",
+        f"--mesh {one.problem}x{size} --weight-format {eight.weight_format} {caches}"
+        f"--particles {particles} --problems {one.problems}.",
     )
 
 

@@ -27,7 +27,7 @@ from pfjax.plan.weights import as_loaded, weights
 from pfjax.reasoning import automaton, rewards
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.model import Settings
-from pfjax.reasoning.pool import Context, Pool
+from pfjax.reasoning.pool import Context, Pool, is_cache
 from pfjax.reasoning.programs import Shared
 from pfjax.reasoning.run import bucket, pad
 from pfjax.reasoning.sampling import Sampling
@@ -121,7 +121,7 @@ def compile_step(setup: Setup, mesh: Mesh, name: str) -> Compiled:
             *_reward_caches(pool.state),
             context.policy.kv,
         )
-        for leaf in jax.tree.leaves(kv)
+        for leaf in (*kv.k, *kv.v)
     }
     return Compiled(
         topology=name,
@@ -145,7 +145,7 @@ def _engine(setup: Setup, mesh: Mesh) -> Engine:
     policy = nnx.merge(*weights(setup.policy, *how, setup.model))
     prm = None if setup.prm is None else nnx.merge(*weights(setup.prm, *how, setup.model))
     method = methods.find("pf" if prm is not None else "majority")
-    settings = Settings(Sampling(), setup.budget, method.potential(1.0))
+    settings = Settings(Sampling(), setup.budget, method.potential(1.0), setup.kv_format)
     shared = jax.eval_shape(partial(_tables, setup.policy.config.vocab_size))
     return Engine(policy, prm, shared, settings, method.resampler, setup.particles, mesh=mesh)
 
@@ -193,15 +193,17 @@ def _weights_placed(state: nnx.State, config, mesh: Mesh) -> nnx.State:
 
 
 def _caches_placed(tree: PyTree, mesh: Mesh, size: int) -> PyTree:
-    """Caches split by heads too, as `models.sharding.by_heads` keeps them."""
+    """Caches split by heads too, with their scales, as `models.sharding.by_heads` keeps them."""
 
-    def split(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        axis = len(x.shape) - 3
+    def split(x: jax.ShapeDtypeStruct, axis: int) -> jax.ShapeDtypeStruct:
         if size == 1 or x.shape[axis] % size:
             return x
         return _placed(mesh, x, P("problem", *[None] * (axis - 1), "model"))
 
-    is_kv = lambda node: isinstance(node, KV)  # noqa: E731
-    return jax.tree.map(
-        lambda node: jax.tree.map(split, node) if is_kv(node) else node, tree, is_leaf=is_kv
-    )
+    def placed(node: PyTree) -> PyTree:
+        if not is_cache(node):
+            return node
+        heads = len(node.k[0].shape) - 3
+        return jax.tree.map(partial(split, axis=heads), node)
+
+    return jax.tree.map(placed, tree, is_leaf=is_cache)

@@ -9,6 +9,7 @@ from collections import Counter
 _COLLECTIVE = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _OPERATION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*?) ([\w-]+)\(")
 _CALLED = re.compile(r"(?:body|condition|calls|to_apply|branch_computations)=\{?%?([\w.-]+)")
+_IN_PLACE = re.compile(r"output_to_operand_aliasing=\{\{\}: .*calls=%?([\w.-]+)")
 _ARRAY = re.compile(r"[a-z]+\d*\[([\d,]*)\](\{[^}]*\})?")
 
 Computations = dict[str, list[str]]
@@ -62,14 +63,18 @@ def collectives_in_loops(computations: Computations) -> dict[str, int]:
 def copies_in_loops(computations: Computations, shapes: set[tuple[int, ...]]) -> int:
     """Copies and transpositions inside loops of arrays whose axes are those of one of `shapes`.
 
-    Prefetches into a TPU's vector memory (memory space 1) are reads, not copies.
+    Prefetches into a TPU's vector memory (memory space 1) are reads, not copies; neither is a copy
+    that is all of a fusion whose output is its operand's memory.
     """
+    in_place = {m[1] for body in computations.values() for m in map(_IN_PLACE.search, body) if m}
     wanted = {tuple(sorted(shape)) for shape in shapes}
     count = 0
     for name in _loop_bodies(computations):
         for line in computations.get(name, []):
             found = _OPERATION.match(line)
             if not found or found[3] not in ("copy", "copy-start", "transpose"):
+                continue
+            if name in in_place and line.lstrip().startswith("ROOT"):
                 continue
             array = _ARRAY.search(found[2])
             if array is None or "S(1)" in (array[2] or ""):

@@ -6,7 +6,8 @@
 `moved`: resampling gathers rows into new buffers. Compiled for TPUs a step held one copy of both
 caches beside the state (`pytest -m tpu` compares); on a CPU it holds less. `activations` is the largest
 of three: logits, log-probabilities and their sums; scores, weights and gated unit of a block of the
-PRM; the same of the prompts. Caches are counted at their last size, see `reasoning.run`. Knows
+PRM; the same of the prompts. Caches are counted at their last size, see `reasoning.run`; those of 8
+bits as TPU programs read them, byte by byte (XLA:CPU makes wide copies first, not counted). Knows
 nothing of devices.
 """
 
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from pfjax.plan.shapes import Workload, caches, nbytes, shapes, split_bytes, table_bytes
+from pfjax.plan.shapes import Workload, caches, nbytes, split_bytes, table_bytes
 from pfjax.plan.weights import Model, is_split, weight_bytes
 from pfjax.reasoning.rewards import blocks
 
@@ -39,7 +40,7 @@ class Memory(NamedTuple):
 
 def memory(work: Workload) -> Memory:
     """Bytes on each device of a group."""
-    found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
+    found = work.shapes
     pool, context = found.pool, found.context
     x = pool.state.particles
     policy_cache, prm_cache = caches(work)
@@ -70,7 +71,7 @@ def memory(work: Workload) -> Memory:
 
 
 def _activations(work: Workload) -> int:
-    found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
+    found = work.shapes
     parts = [3 * 4 * work.rows * work.policy.config.vocab_size]
     width = found.context.policy.kv.k[0].shape[-1]
     parts.append(_block(work.policy, work, work.problems, width, width))

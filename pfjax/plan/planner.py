@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pfjax.models.cache import KV_FORMATS
 from pfjax.models.linear import FORMATS
 from pfjax.plan import advice, devices, sources
 from pfjax.plan.devices import Device
@@ -20,8 +21,8 @@ DTYPES = ("bfloat16", "float16", "float32")
 class Request:
     """What the command line asks for.
 
-    None for the policy's own budget, for a mesh to be chosen, for weights as wide as `dtype`, and
-    for a search without a PRM.
+    None for the policy's own budget, for a mesh to be chosen, for weights and caches as wide as
+    `dtype`, and for a search without a PRM.
     """
 
     policy: str = "Qwen2.5-7B"
@@ -30,6 +31,7 @@ class Request:
     mesh: str | None = None
     dtype: str = "bfloat16"
     weight_format: str | None = None
+    kv_format: str | None = None
     particles: int = 32
     problems: int = 8
     prompt_tokens: int = 256
@@ -45,6 +47,11 @@ class Request:
         if self.weight_format is not None and self.weight_format not in FORMATS:
             raise ValueError(
                 f"weight-format is {self.weight_format!r}, wanted one of {', '.join(FORMATS)}."
+            )
+        if self.kv_format is not None and self.kv_format not in KV_FORMATS:
+            raise ValueError(
+                f"kv-format is {self.kv_format!r}, wanted {' or '.join(KV_FORMATS)}; leave it out for "
+                "caches as wide as dtype."
             )
         names = ("particles", "problems", "prompt_tokens", "max_tokens", "step_tokens", "max_steps")
         for name in names:
@@ -93,6 +100,7 @@ def make_plan(request: Request) -> Plan:
         prompt_tokens=request.prompt_tokens,
         particles=request.particles,
         problems=request.problems,
+        kv_format=request.kv_format,
     )
     if asked is None:
         setup = _choose(setup)

@@ -10,6 +10,7 @@ from pfjax.plan.compile import Compiled
 from pfjax.plan.devices import RESERVE
 from pfjax.plan.planner import Plan
 from pfjax.plan.roofline import Ceiling
+from pfjax.plan.setup import Setup
 from pfjax.plan.shapes import kv_bytes
 from pfjax.plan.weights import Model, count, replicated
 
@@ -37,6 +38,7 @@ def document(plan: Plan, compiled: Compiled | None = None) -> dict:
         "mesh": {"problem": setup.problem, "model": setup.model, "chosen": plan.chosen},
         "dtype": setup.dtype,
         "weight_format": setup.weight_format,
+        "kv_format": setup.kv_format,
         "particles": setup.particles,
         "problems": setup.problems,
         "prompt_tokens": setup.prompt_tokens,
@@ -59,10 +61,14 @@ def _model(plan: Plan, model: Model, weights: int) -> dict:
         "head": model.head,
         "parameters": count(model),
         "weight_bytes_per_device": weights,
-        "kv_bytes_per_token": kv_bytes(model, setup.dtype),
-        "kv_bytes_per_token_per_device": kv_bytes(model, setup.dtype, setup.model),
+        "kv_bytes_per_token": _kv_bytes(setup, model, 1),
+        "kv_bytes_per_token_per_device": _kv_bytes(setup, model, setup.model),
         "replicated": replicated(model, setup.model),
     }
+
+
+def _kv_bytes(setup: Setup, model: Model, size: int) -> int:
+    return kv_bytes(model, setup.dtype, size, setup.kv_format)
 
 
 def _ceiling(ceiling: Ceiling) -> dict:
@@ -85,6 +91,7 @@ def _head(plan: Plan) -> Text:
     text.append(f" with {setup.prm.name}" if setup.prm else " without a PRM")
     text.append(f"\non {setup.problem * setup.model} x {plan.device.name}", "bold")
     stored = f", weights {setup.weight_format}" if setup.weight_format else ""
+    stored += f", KV {setup.kv_format}" if setup.kv_format else ""
     text.append(f", mesh {setup.problem}x{setup.model} (problem x model), {setup.dtype}{stored}")
     return text.append(
         f"\n{setup.problems} problems x {setup.particles} particles; {setup.prompt_tokens} prompt tokens, "
@@ -97,7 +104,7 @@ def _models(plan: Plan) -> Table:
     setup, memory = plan.setup, plan.memory
     held = [(setup.policy, memory.policy_weights, "policy")]
     held += [(setup.prm, memory.prm_weights, "PRM")] if setup.prm else []
-    caches = [[kv_bytes(model, setup.dtype, m) for m in (1, setup.model)] for model, *_ in held]
+    caches = [[_kv_bytes(setup, model, m) for m in (1, setup.model)] for model, *_ in held]
     rows = [["", *(title for *_, title in held)]]
     rows.append(["parameters", *(f"{count(model):,}" for model, *_ in held)])
     rows.append(["weights on a device", *(_gb(weights) for _, weights, _ in held)])

@@ -5,8 +5,8 @@
 Decoding reads the streamed weights and every allocated cache column once per token iteration, filled
 or not; scoring runs a whole step in padded blocks through the PRM. Over a model axis of m devices
 the hidden states are all-reduced twice a layer and leave each device 2 (m - 1) / m times, the logits
-are gathered and leave it (m - 1) / m times. Weights of 8 bits are multiplied as bfloat16; float32 is
-taken at half the bfloat16 peak. Williams, Waterman and Patterson 2009, Roofline, doi
+are gathered and leave it (m - 1) / m times. Weights and caches of 8 bits are multiplied as bfloat16;
+float32 is taken at half the bfloat16 peak. Williams, Waterman and Patterson 2009, Roofline, doi
 10.1145/1498765.1498785. A ceiling, not a forecast: rows that wait for the longest step, launch gaps
 and sampling come on top. Knows nothing of how much memory there is.
 """
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from pfjax.models import cache
 from pfjax.plan.devices import Device
-from pfjax.plan.shapes import Workload, caches, shapes, split_bytes
+from pfjax.plan.shapes import Workload, caches, split_bytes
 from pfjax.plan.weights import Model, is_split, streamed
 from pfjax.reasoning.rewards import blocks
 
@@ -79,7 +79,7 @@ def roofline(work: Workload, device: Device, groups: int) -> Roofline:
 
 
 def _decode(work: Workload, device: Device) -> Ceiling:
-    found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
+    found = work.shapes
     own = (found.pool.state.particles.policy_cache, found.policy_buffer)
     columns, read = _attended(work, work.policy, found.context.policy.kv, own)
     logits = 4 * work.rows * work.policy.config.vocab_size * (work.model - 1) // work.model
@@ -89,7 +89,7 @@ def _decode(work: Workload, device: Device) -> Ceiling:
 
 
 def _scoring(work: Workload, device: Device) -> Ceiling | None:
-    found = shapes(work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype)
+    found = work.shapes
     if work.prm is None or found.context.prm is None or found.prm_buffer is None:
         return None
     own = (found.pool.state.particles.reward_state.kv, found.prm_buffer)

@@ -26,6 +26,7 @@ class Setup(NamedTuple):
     prompt_tokens: int
     particles: int
     problems: int
+    kv_format: str | None = None
 
     @property
     def workload(self) -> Workload:
@@ -40,6 +41,7 @@ class Setup(NamedTuple):
             prompt_tokens=self.prompt_tokens,
             particles=self.particles,
             problems=-(-self.problems // self.problem),
+            kv_format=self.kv_format,
         )
 
     @property

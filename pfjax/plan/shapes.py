@@ -2,7 +2,8 @@
 
 Shapes come from `jax.eval_shape` of the engine's own functions for one problem with one particle;
 everything else is a multiple, because the leading axes of every array are problems and particles.
-Key-value heads are divided over the model axis where it divides them. Knows nothing of weights.
+Key-value heads are divided over the model axis where it divides them, scales of int8 entries with
+them. Knows nothing of weights.
 """
 
 from functools import lru_cache
@@ -24,7 +25,10 @@ from pfjax.reasoning.run import bucket, pad
 
 
 class Workload(NamedTuple):
-    """What one group of devices, a model axis of `model`, holds and does."""
+    """What one group of devices, a model axis of `model`, holds and does.
+
+    `kv_format` is that of the particles' own caches; prompts and steps in progress are in `dtype`.
+    """
 
     policy: Model
     prm: Model | None
@@ -35,6 +39,13 @@ class Workload(NamedTuple):
     prompt_tokens: int
     particles: int
     problems: int
+    kv_format: str | None = None
+
+    @property
+    def shapes(self) -> "Shapes":
+        """What the engine allocates for one of its problems with one particle."""
+        how = self.budget, self.prompt_tokens, self.dtype, self.kv_format
+        return shapes(self.policy, self.prm, *how)
 
     @property
     def rows(self) -> int:
@@ -59,9 +70,14 @@ class _Config(NamedTuple):
 
 @lru_cache(maxsize=64)
 def shapes(
-    policy: Model, prm: Model | None, budget: Budget, prompt_tokens: int, dtype: str
+    policy: Model,
+    prm: Model | None,
+    budget: Budget,
+    prompt_tokens: int,
+    dtype: str,
+    kv_format: str | None = None,
 ) -> Shapes:
-    """Abstract arrays of the engine for one problem and one particle, caches in `dtype`."""
+    """Abstract arrays of the engine for one problem and one particle."""
     kept = jnp.dtype(dtype)
     ids = [0] * prompt_tokens
     prompts = jax.eval_shape(lambda: pad([(ids, ids)], 1, bucket(prompt_tokens)))
@@ -69,14 +85,15 @@ def shapes(
 
     def allocate() -> Shapes:
         prefix = _prefix(policy, prompts.policy.shape[1], kept)
+        own = cache.suffix_dtype(prefix, kv_format)
         step = cache.empty(policy.config, (1, 1), budget.block, kept)
         if prm is None:
-            return Shapes(Context(prefix, None), _pool(policy, budget, (), kept), step, None)
+            return Shapes(Context(prefix, None), _pool(policy, budget, (), own), step, None)
         prm_prefix = _prefix(prm, prompts.prm.shape[1], kept)
-        reward = _reward(prm, prm_prefix, budget, prm_columns).init(1, 1)
+        reward = _reward(prm, prm_prefix, budget, prm_columns, kv_format).init(1, 1)
         width = reward.kv.k[0].shape[-1] - prm_columns
         buffer = cache.empty(prm.config, (1, 1), width, kept)
-        pool = _pool(policy, budget, reward, kept)
+        pool = _pool(policy, budget, reward, own)
         return Shapes(Context(prefix, prm_prefix), pool, step, buffer)
 
     return jax.eval_shape(allocate)
@@ -106,7 +123,9 @@ def _prefix(model: Model, width: int, dtype: jnp.dtype) -> cache.Prefix:
     return cache.Prefix(cache.empty(model.config, (1,), width, dtype), length, length)
 
 
-def _reward(prm: Model, prefix: cache.Prefix, budget: Budget, columns: int) -> rewards.RewardModel:
+def _reward(
+    prm: Model, prefix: cache.Prefix, budget: Budget, columns: int, kv_format: str | None
+) -> rewards.RewardModel:
     module = cast(RewardModule, _Config(prm.config))
     strip = rewards.strip_table([b""], [0])
     return rewards.process_reward(
@@ -116,21 +135,21 @@ def _reward(prm: Model, prefix: cache.Prefix, budget: Budget, columns: int) -> r
         jnp.int32(0),
         step_tokens=budget.step_tokens,
         columns=columns,
+        kv_format=kv_format,
     )
 
 
 def caches(work: Workload) -> tuple[int, int]:
     """Bytes on each device of one particle's policy cache and PRM cache."""
-    x = shapes(
-        work.policy, work.prm, work.budget, work.prompt_tokens, work.dtype
-    ).pool.state.particles
+    x = work.shapes.pool.state.particles
     policy = split_bytes(x.policy_cache, work.policy, work.model)
     return policy, split_bytes(x.reward_state.kv, work.prm, work.model) if work.prm else 0
 
 
-def kv_bytes(model: Model, dtype: str, size: int = 1) -> int:
-    """Cache bytes of one token on one device of a model axis."""
-    kv = jax.eval_shape(lambda: cache.empty(model.config, (1,), 1, jnp.dtype(dtype)))
+def kv_bytes(model: Model, dtype: str, size: int = 1, kv_format: str | None = None) -> int:
+    """Cache bytes of one token, after the prompt, on one device of a model axis."""
+    kept = jnp.dtype(kv_format or dtype)
+    kv = jax.eval_shape(lambda: cache.empty(model.config, (1,), 1, kept))
     return split_bytes(kv, model, size)
 
 

@@ -18,7 +18,6 @@ from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.pool import Context, Found, Pool, Prompts, Snapshot
 
-NARROWEST = 96
 LARGE_BATCH = 512
 EncodedPrompt = tuple[list[int], list[int]]
 
@@ -161,13 +160,13 @@ def _level(budget: Budget, t: int, rows: int) -> int:
 
 
 def bucket(length: int) -> int:
-    """The cache columns of a prompt: a power of two or three halves of one, 96 at least.
+    """The cache columns of a prompt: a power of two or three halves of one, 64 at least.
 
-    >>> [bucket(n) for n in (5, 97, 130, 200)]
-    [96, 128, 192, 256]
+    >>> [bucket(n) for n in (5, 65, 130, 200)]
+    [64, 96, 192, 256]
     """
     width = 64
-    while max(length, NARROWEST) > width:
+    while length > width:
         width = width * 3 // 2 if width & (width - 1) == 0 else width * 4 // 3
     return width
 

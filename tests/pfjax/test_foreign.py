@@ -31,7 +31,7 @@ BASES = {
     "rlhflow": ("llama", "llama3"),
     "math-shepherd": ("mistral", "mistral-window"),
 }
-FAST = ("rlhflow", "qwen-once")
+FAST = ("rlhflow",)
 KINDS = [pytest.param(k, marks=() if k in FAST else pytest.mark.slow) for k in PRM_KINDS]
 
 
@@ -182,13 +182,14 @@ def test_a_problem_alone_gives_the_same_particles_as_in_a_batch():
     assert how.compilations() == 3 and alone.counts.compilations == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, mesh, together, slots, batch, programs",
     [
         ("rlhflow", None, 1, 3, 2, 4),
-        pytest.param("rlhflow", None, 2, None, 3, 3, marks=pytest.mark.slow),
-        pytest.param("qwen-once", (2, 1), 1, None, 4, 3, marks=pytest.mark.slow),
-        pytest.param("math-shepherd", (2, 2), 1, None, 4, 3, marks=pytest.mark.slow),
+        ("rlhflow", None, 2, None, 3, 3),
+        ("qwen-once", (2, 1), 1, None, 4, 3),
+        ("math-shepherd", (2, 2), 1, None, 4, 3),
     ],
 )
 def test_sharing_a_device_or_a_mesh_changes_no_particle(
@@ -254,6 +255,7 @@ def test_a_solution_of_more_prm_tokens_than_expected_makes_room(monkeypatch):
     assert how.compilations() == 8
 
 
+@pytest.mark.slow
 def test_a_context_that_is_too_short_is_named():
     model = prm("skywork")
     short = replace(model.config, max_positions=230)

@@ -150,7 +150,8 @@ def engine(work: Workload):
     prm = work.prm and nnx.eval_shape(lambda: module(work.prm.head, work.prm.config))
     size = work.policy.config.vocab_size
     tables = _tables([b"x"] * size, [0], size)
-    chosen, resampler = Settings(budget=work.budget), methods.find("pf").resampler
+    chosen = Settings(budget=work.budget, kv_format=work.kv_format)
+    resampler = methods.find("pf").resampler
     made = Engine(decoder, prm, Shared(*tables, jnp.int32(0)), chosen, resampler, work.particles)
     p, width = work.problems, bucket(work.prompt_tokens)
     row = jax.ShapeDtypeStruct((p,), jnp.int32)
@@ -167,12 +168,14 @@ WORK = Workload(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "kv"), [("float32", None), ("bfloat16", None), ("bfloat16", "int8")]
+)
 @pytest.mark.parametrize("head", [None, "classes", "value", "tokens"])
-def test_the_engine_allocates_what_is_planned(head, dtype, monkeypatch):
+def test_the_engine_allocates_what_is_planned(head, dtype, kv, monkeypatch):
     """97 prompt tokens take 128 columns."""
     prm = Model("prm", replace(PRM, tie_embeddings=head != "tokens"), head) if head else None
-    work = WORK._replace(prm=prm, dtype=dtype)
+    work = WORK._replace(prm=prm, dtype=dtype, kv_format=kv)
     made, arguments, tables = engine(work)
     found = memory(work)
     _, context, pool = arguments
@@ -197,6 +200,7 @@ def test_the_engine_allocates_what_is_planned(head, dtype, monkeypatch):
     assert weights + found.tables + probe == nbytes(made.params)
 
 
+@pytest.mark.slow
 def test_temporaries_of_a_compiled_step_are_covered():
     """Caches dominate here: XLA:CPU needs more than a quarter of what is planned, and never more."""
     one = replace(SMALL, num_layers=2, head_dim=16)

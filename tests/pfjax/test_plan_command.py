@@ -76,7 +76,7 @@ BIG = dict(policy="Qwen2.5-32B", prm="Qwen2.5-Math-PRM-72B")
     [
         (Request(device="v5e", mesh="1x4"), "--problems 2"),
         (Request(device="v5e", mesh="1x2", problems=1, particles=4), "--weight-format int8"),
-        (Request(device="H100", mesh="1x1", problems=1, particles=200), "--particles"),
+        (Request(device="H100", mesh="1x1", problems=1, particles=265), "--particles"),
         (Request(**BIG, device="v5p", mesh="1x1"), "--mesh 1x8"),
         (Request(**BIG, device="v5e", mesh="1x1"), "--weight-format int8 --particles"),
         (Request(max_tokens=4000), "--max-tokens 3800"),
@@ -132,8 +132,8 @@ def test_embedded_budget_is_the_policys():
 
 
 KEYS = {
-    "": "fits advice notes device mesh dtype weight_format particles problems prompt_tokens budget policy prm "
-    "memory largest roofline compiled",
+    "": "fits advice notes device mesh dtype weight_format kv_format particles problems prompt_tokens budget "
+    "policy prm memory largest roofline compiled",
     "device": "name hbm_bytes bandwidth peak_bf16 peak_int8 link group reserve",
     "mesh": "problem model chosen",
     "budget": "step_tokens max_tokens max_steps",
@@ -205,6 +205,7 @@ def test_a_config_file_and_its_folder(tmp_path):
         ("--prm Qwen2.5-7B --prm-kind magic", "prm-kind is 'magic'"),
         ("--dtype int4", "wanted one of bfloat16, float16, float32"),
         ("--weight-format int4", "wanted one of int8, fp8"),
+        ("--kv-format int4", "kv-format is 'int4', wanted int8;"),
         ("--particles 0", "particles is 0"),
         ("--prompt-tokens -3", "prompt-tokens is -3"),
     ],

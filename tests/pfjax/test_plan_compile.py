@@ -110,6 +110,14 @@ def test_a_program_is_read_by_its_loops():
     assert hlo.copies_in_loops(found, {(2, 3, 5)}) == 2
     assert hlo.copies_in_loops(found, {(4, 4)}) == 0
     assert hlo.collectives_in_loops(found) == {"all-reduce": 1}
+    other = PROGRAM.replace(
+        "calls=%inner", "output_to_operand_aliasing={{0}: (0, {})}, calls=%inner"
+    )
+    shared = PROGRAM.replace(
+        "calls=%inner", "output_to_operand_aliasing={{}: (0, {})}, calls=%inner"
+    )
+    assert hlo.copies_in_loops(hlo.parse(other), {(2, 3, 5)}) == 2
+    assert hlo.copies_in_loops(hlo.parse(shared), {(2, 3, 5)}) == 1
 
 
 def test_slices_that_do_not_exist_are_refused():

@@ -23,8 +23,7 @@ def found():
     draw = np.random.default_rng(0)
     count = draw.integers(0, BLOCKS * BLOCK + 1, (P, N)).astype(np.int32)
     count[0, :3] = 0, BLOCKS * BLOCK, BLOCK
-    keys = iter(jax.random.split(jax.random.key(0), 100))
-    random = lambda kv: jax.tree.map(lambda x: jax.random.normal(next(keys), x.shape), kv)  # noqa: E731
+    random = lambda kv: jax.tree.map(lambda x: draw.normal(size=x.shape).astype(np.float32), kv)  # noqa: E731
     length = jnp.full(P, 6, jnp.int32)
     prefix = cache.Prefix(random(cache.empty(prm.config, (P,), 7)), length, length + 40)
     suffix = random(cache.empty(prm.config, (P, N), BEFORE + BLOCKS * BLOCK))

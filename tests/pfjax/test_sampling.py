@@ -95,6 +95,7 @@ def rows(kind: str, v: int) -> list[np.ndarray]:
     return list(z.astype(np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("normal", "ties", "holes", "peaked", "flat"))
 def test_log_probs_are_those_of_a_sort(kind):
     compared = [agrees(z, s) for v in SIZES for s in CUTS for z in rows(kind, v)]

@@ -226,6 +226,7 @@ def test_dropping_the_carried_weight_is_seen():
     assert max(map(abs, scores)) > 6, scores
 
 
+@pytest.mark.slow
 def test_every_kind_of_ending_happens():
     ends = {"eos": 0, "cut": 0, "one-token delimiter": 0, "spread delimiter": 0}
     for tokens, _, _ in enumerate_solutions():
