@@ -82,19 +82,20 @@ def half_billion(found: dict) -> list[str]:
     if "missing" in found:
         return [f"transformers: left out, {found['missing']} is not installed."]
     median = {r["name"]: statistics.median(r["seconds"]) for r in found["rows"]}
-    ours = median["pfjax, float32"]
+    ours = [median["pfjax, float32"], median["pfjax, bfloat16"]]
     lines = [
         "Half a billion random weights each (Qwen2), N = 16, 128 prompt tokens, 8 steps of 32 tokens, "
-        f"{_runs(found['rows'])}; pfjax's lower bound {found['lower bound']:.1f} s:",
+        f"{_runs(found['rows'])}; pfjax's lower bound in float32 {found['lower bound']:.1f} s:",
         "",
-        "| search | seconds | / pfjax | policy tokens | PRM tokens |",
-        "|---|---|---|---|---|",
+        "| search | seconds | / pfjax, float32 | / pfjax, bfloat16 | policy tokens | PRM tokens |",
+        "|---|---|---|---|---|---|",
     ]
     for r in found["rows"]:
         seconds = median[r["name"]]
         first = "" if r["first"] is None else f" (first run, with compilation, {r['first']:.1f})"
         tokens = f"{r['policy tokens']} | {r['prm tokens']}"
-        lines.append(f"| {r['name']} | {seconds:.1f}{first} | {seconds / ours:.2f} | {tokens} |")
+        ratios = " | ".join(f"{seconds / our:.2f}" for our in ours)
+        lines.append(f"| {r['name']} | {seconds:.1f}{first} | {ratios} | {tokens} |")
     return lines
 
 

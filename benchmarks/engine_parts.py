@@ -52,17 +52,17 @@ def half_billion(options: Namespace) -> dict:
             name = f"transformers, {str(dtype).removeprefix('torch.')}"
             record(name, None, [r.seconds for r in runs], runs[0].policy_tokens, runs[0].prm_tokens)
             del peer
-        # One token more than is written, so that no step is cut.
-        solver = pfjax.load(
-            *pair, step_tokens=STEP_TOKENS, max_tokens=STEPS * STEP_TOKENS + 1, max_steps=STEPS
-        )
-    first, seconds, results = _timed(
-        lambda key: [solver.solve(question, 16, key)], options.long_repeats
-    )
-    counts = results[0].counts
-    if counts.prompt_tokens != 2 * PROMPT:
-        raise ValueError(f"pfjax reads {counts.prompt_tokens} prompt tokens, wanted {2 * PROMPT}.")
-    record("pfjax, float32", first, seconds, counts.policy_tokens, counts.prm_tokens)
+        for dtype in ("bfloat16", "float32"):
+            # One token more than is written, so that no step is cut.
+            budget = {"step_tokens": STEP_TOKENS, "max_tokens": STEPS * STEP_TOKENS + 1}
+            solver = pfjax.load(*pair, **budget, max_steps=STEPS, dtype=dtype)
+            first, seconds, results = _timed(
+                lambda key, s=solver: [s.solve(question, 16, key)], options.long_repeats
+            )
+            counts = results[0].counts
+            if counts.prompt_tokens != 2 * PROMPT:
+                raise ValueError(f"pfjax reads {counts.prompt_tokens} tokens, wanted {2 * PROMPT}.")
+            record(f"pfjax, {dtype}", first, seconds, counts.policy_tokens, counts.prm_tokens)
     return {"rows": rows, "lower bound": _lower_bound(solver, results)}
 
 

@@ -54,14 +54,14 @@ def attend(
     q = q.transpose(0, 1, 3, 4, 2, 5).reshape(p, n, kv_heads, rows, d)
     pieces = [_scores(q, segment, t, softcap) for segment in segments]
     top = functools.reduce(jnp.maximum, [jnp.max(s, axis=-1) for s in pieces])
-    mass, out = jnp.zeros((), jnp.float32), jnp.zeros((), q.dtype)
+    mass, out = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)
     for s, segment in zip(pieces, segments, strict=True):
         w = jnp.exp(s - top[..., None])
         mass = mass + jnp.sum(w, axis=-1) if mass.ndim else jnp.sum(w, axis=-1)
         w = w if segment.v_scale is None else w * _columns(segment.v_scale)
         part = _mix(w.astype(q.dtype), segment.v.astype(q.dtype))
         out = out + part if out.ndim else part
-    out = (out / mass[..., None].astype(out.dtype)).reshape(p, n, kv_heads, -1, t, d)
+    out = (out / mass[..., None]).astype(q.dtype).reshape(p, n, kv_heads, -1, t, d)
     return out.transpose(0, 1, 4, 2, 3, 5).reshape(p, n, t, h, d)
 
 
@@ -87,9 +87,10 @@ def _columns(scale: Float[Array, "p *n k s"]) -> Float[Array, "p n k 1 s"]:
 
 
 def _mix(w: Array, v: Array) -> Float[Array, "p n k r d"]:
+    """float32 sums."""
     p, n, kv_heads, rows, s = w.shape
     if v.ndim == 5:
-        return jnp.einsum("pnkrs,pnksd->pnkrd", w, v)
+        return jnp.einsum("pnkrs,pnksd->pnkrd", w, v, preferred_element_type=jnp.float32)
     flat = w.transpose(0, 2, 1, 3, 4).reshape(p, kv_heads, n * rows, s)
-    out = jnp.einsum("pkrs,pksd->pkrd", flat, v)
+    out = jnp.einsum("pkrs,pksd->pkrd", flat, v, preferred_element_type=jnp.float32)
     return out.reshape(p, kv_heads, n, rows, -1).transpose(0, 2, 1, 3, 4)

@@ -64,7 +64,18 @@ def _row(x: Array, like: Array) -> Array:
 
 @jax.custom_vjp
 def _matmul(x, w):
-    return x @ w
+    return _product(x, w)
+
+
+def _product(x: Array, w: Array) -> Array:
+    """x @ w; XLA:CPU uses its units for bfloat16 only for products with a float32 result."""
+    if x.dtype != jnp.bfloat16:
+        return x @ w
+    return jax.lax.platform_dependent(x, w, cpu=_rounded_product, default=jnp.matmul)
+
+
+def _rounded_product(x: Array, w: Array) -> Array:
+    return jnp.matmul(x, w, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
 def _matmul_backward(saved, g):
@@ -75,4 +86,4 @@ def _matmul_backward(saved, g):
     return g @ w.T, weight
 
 
-_matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+_matmul.defvjp(lambda x, w: (_product(x, w), (x, w)), _matmul_backward)

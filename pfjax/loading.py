@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from pfjax import models
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.sampling import Sampling
-from pfjax.reasoning.solver import Solver
+from pfjax.reasoning.solver import Solver, check_kv_format
 
 EMBEDDED = Path(__file__).parent / "embedded"
 
@@ -47,32 +47,45 @@ def load(
     together: int | None = None,
     slots: int | None = None,
     kv_format: str | None = None,
+    ahead: bool = False,
 ) -> Solver:
     """A Solver for a policy and a PRM, each an embedded name or a Hugging Face folder.
 
     Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps),
     then to 1024 tokens a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds
     problems x particles in a device batch; `top_k`, `top_p` and `min_p` cut what is sampled, see
-    `Sampling`; `together` and `slots` are those of `Solver`, `kv_format` too. `dtype` and `weight_format` ("int8",
-    "fp8") are those of the weights, see `models.load_policy`; `mesh` (`models.make_mesh`) shards
-    problems over its first axis and weights over its axis "model". CheckpointError says in one
-    sentence why a checkpoint
-    cannot be used.
+    `Sampling`; `together`, `slots`, `kv_format` (None or "int8") and `ahead` are those of `Solver`;
+    `dtype` and `weight_format` ("int8", "fp8") are those of the weights, see `models.load_policy`; `mesh`
+    (`models.make_mesh`) shards problems over its first axis and weights over its axis "model".
+    CheckpointError says in one sentence why a checkpoint cannot be used, ValueError which argument
+    has a value that is not known.
     """
-    how = {"dtype": dtype, "weight_format": weight_format, "mesh": mesh}
-    loaded = models.load_policy(resolve(policy), **how)
-    reward = None if prm is None else models.load_prm(resolve(prm), **how)
+    check_kv_format(kv_format)
+    loaded = models.load_policy(
+        resolve(policy), dtype=dtype, weight_format=weight_format, mesh=mesh
+    )
+    reward = None
+    if prm is not None:
+        reward = models.load_prm(resolve(prm), dtype=dtype, weight_format=weight_format, mesh=mesh)
     own = budget(loaded)
     limits = Budget(
         step_tokens=step_tokens or own.step_tokens,
         max_tokens=max_tokens or own.max_tokens,
         max_steps=max_steps or own.max_steps,
     )
-    if kv_format is not None and kv_format not in models.KV_FORMATS:
-        raise ValueError(f"kv_format is {kv_format!r}, wanted None or 'int8'.")
-    sampling = Sampling(temperature, top_p, top_k, min_p).checked()
-    how = {"together": together, "slots": slots, "kv_format": kv_format}
-    return Solver(loaded, reward, sampling, limits, tau, rows, mesh, **how)
+    return Solver(
+        loaded,
+        reward,
+        Sampling(temperature, top_p, top_k, min_p).checked(),
+        limits,
+        tau=tau,
+        rows=rows,
+        mesh=mesh,
+        together=together,
+        slots=slots,
+        kv_format=kv_format,
+        ahead=ahead,
+    )
 
 
 def budget(policy: models.Policy) -> Budget:

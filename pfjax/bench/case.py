@@ -29,7 +29,6 @@ from pfjax.search import methods
 from pfjax.tasks.orchard import generate
 
 METHOD, ROWS, PROMPT = "pf", 512, 128
-_PLAIN = ("qwen", "skywork")
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,10 @@ def _loaded(options: Options) -> Case:
 def _random(options: Options) -> Case:
     policy, generation = sources.read_policy(options.policy)
     prm = sources.read_prm(options.prm)
-    if prm.head not in ("classes", "value"):
+    if prm.reads_text:
         raise CheckpointError(
-            f"{options.prm} reads text between the steps, which the search cannot write on the "
-            f"device; choose a PRM of kind {' or '.join(map(repr, _PLAIN))}."
+            f"{options.prm} reads text between the steps, and only PRMs that read nothing but the policy's "
+            f"tokens are measured here; choose one of kind {' or '.join(map(repr, sources.PLAIN))}."
         )
     if prm.config.vocab_size < policy.config.vocab_size:
         raise CheckpointError(

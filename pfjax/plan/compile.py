@@ -92,6 +92,11 @@ def topology_mesh(name: str, problem: int, model: int) -> Mesh:
 
 def check(setup: Setup) -> Compiled:
     """A step compiled for the setup's own slice; ValueError if that cannot be done."""
+    if setup.prm is not None and setup.prm.reads_text:
+        raise ValueError(
+            f"{setup.prm.name} reads text, which the host writes between two programs, and --compile takes "
+            "one program; leave it out."
+        )
     name = topology_name(setup.device.name, setup.problem * setup.model)
     mesh = topology_mesh(name, setup.problem, setup.model)
     try:

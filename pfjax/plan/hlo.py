@@ -66,7 +66,7 @@ def copies_in_loops(computations: Computations, shapes: set[tuple[int, ...]]) ->
     Prefetches into a TPU's vector memory (memory space 1) are reads, not copies; neither is a copy
     that is all of a fusion whose output is its operand's memory.
     """
-    in_place = {m[1] for body in computations.values() for m in map(_IN_PLACE.search, body) if m}
+    in_place = _copies_in_place(computations)
     wanted = {tuple(sorted(shape)) for shape in shapes}
     count = 0
     for name in _loop_bodies(computations):
@@ -74,7 +74,7 @@ def copies_in_loops(computations: Computations, shapes: set[tuple[int, ...]]) ->
             found = _OPERATION.match(line)
             if not found or found[3] not in ("copy", "copy-start", "transpose"):
                 continue
-            if name in in_place and line.lstrip().startswith("ROOT"):
+            if name in in_place:
                 continue
             array = _ARRAY.search(found[2])
             if array is None or "S(1)" in (array[2] or ""):
@@ -82,3 +82,14 @@ def copies_in_loops(computations: Computations, shapes: set[tuple[int, ...]]) ->
             shape = tuple(int(d) for d in array[1].split(",") if d)
             count += tuple(sorted(shape)) in wanted
     return count
+
+
+def _copies_in_place(computations: Computations) -> set[str]:
+    """Fusions into their operand's memory that hold nothing but parameters and a copy of one."""
+    aliased = {m[1] for body in computations.values() for m in map(_IN_PLACE.search, body) if m}
+    return {name for name in aliased if _only_a_copy(computations.get(name, []))}
+
+
+def _only_a_copy(body: list[str]) -> bool:
+    kinds = [found[3] for found in map(_OPERATION.match, body) if found]
+    return sorted(kind for kind in kinds if kind != "parameter") == ["copy"]

@@ -7,17 +7,16 @@
 caches beside the state (`pytest -m tpu` compares); on a CPU it holds less. `activations` is the largest
 of three: logits, log-probabilities and their sums; scores, weights and gated unit of a block of the
 PRM; the same of the prompts. Caches are counted at their last size, see `reasoning.run`; those of 8
-bits as TPU programs read them, byte by byte (XLA:CPU makes wide copies first, not counted). Knows
-nothing of devices.
+bits as TPU programs read them, byte by byte (XLA:CPU converts one layer's at a time, inside the
+loops; that copy is not counted). Knows nothing of devices.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from pfjax.plan.shapes import Workload, caches, nbytes, split_bytes, table_bytes
+from pfjax.plan.shapes import Workload, caches, nbytes, prm_step, split_bytes, table_bytes
 from pfjax.plan.weights import Model, is_split, weight_bytes
-from pfjax.reasoning.rewards import blocks
 
 
 class Memory(NamedTuple):
@@ -79,7 +78,7 @@ def _activations(work: Workload) -> int:
         prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
         columns = prompt + found.pool.state.particles.reward_state.kv.k[0].shape[-1] + buffer
         parts.append(_block(work.prm, work, work.problems, prompt, prompt))
-        parts.append(_block(work.prm, work, work.rows, blocks(work.budget.step_tokens)[1], columns))
+        parts.append(_block(work.prm, work, work.rows, prm_step(work.prm, work.budget)[1], columns))
     return max(parts)
 
 

@@ -13,6 +13,7 @@ from pfjax.plan.roofline import Roofline, roofline
 from pfjax.plan.setup import Largest, Setup, axes, largest
 from pfjax.plan.weights import Model, replicated
 from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.foreign import AROUND
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -88,6 +89,8 @@ def make_plan(request: Request) -> Plan:
     asked = None if request.mesh is None else parse_mesh(request.mesh)
     policy, generation = sources.read_policy(request.policy)
     prm = None if request.prm is None else sources.read_prm(request.prm, request.prm_kind)
+    if prm is not None and _family(prm) != _family(policy):
+        prm = prm._replace(reads_text=True)
     setup = Setup(
         policy=policy,
         prm=prm,
@@ -144,6 +147,15 @@ def _choose(setup: Setup) -> Setup:
     return tried[-1]
 
 
+def _family(model: Model) -> str:
+    """Whose tokenizer a model has, as far as a config.json tells.
+
+    Qwen's are one, for example: the later one adds tokens behind those of the earlier.
+    """
+    found = re.match("[a-z]*", model.config.family)
+    return found[0] if found else ""
+
+
 def _notes(setup: Setup, chosen: bool) -> list[str]:
     notes = []
     if chosen:
@@ -154,6 +166,11 @@ def _notes(setup: Setup, chosen: bool) -> list[str]:
     for model in (setup.policy, setup.prm):
         if model is not None:
             notes += _replicated(model, setup.model)
+    if setup.prm is not None and setup.prm.reads_text:
+        notes.append(
+            f"{setup.prm.name} reads text: its caches have room for three of its tokens for two of the "
+            f"policy's, and {AROUND} around a step; they may double where its tokenizer needs more."
+        )
     padding = -setup.problems % setup.problem
     if padding:
         notes.append(

@@ -3,12 +3,13 @@
     seconds = max(bytes read / bandwidth,   operations / peak,   bytes sent / link)
 
 Decoding reads the streamed weights and every allocated cache column once per token iteration, filled
-or not; scoring runs a whole step in padded blocks through the PRM. Over a model axis of m devices
-the hidden states are all-reduced twice a layer and leave each device 2 (m - 1) / m times, the logits
-are gathered and leave it (m - 1) / m times. Weights and caches of 8 bits are multiplied as bfloat16;
-float32 is taken at half the bfloat16 peak. Williams, Waterman and Patterson 2009, Roofline, doi
-10.1145/1498765.1498785. A ceiling, not a forecast: rows that wait for the longest step, launch gaps
-and sampling come on top. Knows nothing of how much memory there is.
+or not; scoring runs a whole step in padded blocks through the PRM, of as many tokens as there is room
+for if it reads text. Over a model axis of m devices the hidden states are all-reduced twice a layer
+and leave each device 2 (m - 1) / m times, the logits are gathered and leave it (m - 1) / m times.
+Weights and caches of 8 bits are multiplied as bfloat16; float32 is taken at half the bfloat16 peak.
+Williams, Waterman and Patterson 2009, Roofline, doi 10.1145/1498765.1498785. A ceiling, not a
+forecast: rows that wait for the longest step, launch gaps and sampling come on top. Knows nothing of
+how much memory there is.
 """
 
 from typing import NamedTuple
@@ -17,9 +18,8 @@ import jax.numpy as jnp
 
 from pfjax.models import cache
 from pfjax.plan.devices import Device
-from pfjax.plan.shapes import Workload, caches, split_bytes
+from pfjax.plan.shapes import Workload, caches, prm_step, split_bytes
 from pfjax.plan.weights import Model, is_split, streamed
-from pfjax.reasoning.rewards import blocks
 
 
 class Ceiling(NamedTuple):
@@ -94,10 +94,11 @@ def _scoring(work: Workload, device: Device) -> Ceiling | None:
         return None
     own = (found.pool.state.particles.reward_state.kv, found.prm_buffer)
     columns, read = _attended(work, work.prm, found.context.prm.kv, own)
-    tokens = work.rows * found.prm_buffer.k[0].shape[-1]
-    operations, sent = _layers(work, work.prm, tokens, columns)
-    passes = blocks(work.budget.step_tokens)[0]
-    return _ceiling(work, device, passes * (_stream(work, work.prm) + read), operations, sent)
+    width, block = prm_step(work.prm, work.budget)
+    operations, sent = _layers(work, work.prm, work.rows * width, columns)
+    return _ceiling(
+        work, device, width // block * (_stream(work, work.prm) + read), operations, sent
+    )
 
 
 def _attended(

@@ -18,7 +18,7 @@ from pfjax.models import cache
 from pfjax.models.config import DecoderConfig
 from pfjax.models.prm import RewardModule
 from pfjax.plan.weights import Model, is_split
-from pfjax.reasoning import automaton, particles, rewards
+from pfjax.reasoning import automaton, foreign, particles, rewards
 from pfjax.reasoning.flight import Budget, begin
 from pfjax.reasoning.pool import Context, Pool
 from pfjax.reasoning.run import bucket, pad
@@ -91,12 +91,20 @@ def shapes(
             return Shapes(Context(prefix, None), _pool(policy, budget, (), own), step, None)
         prm_prefix = _prefix(prm, prompts.prm.shape[1], kept)
         reward = _reward(prm, prm_prefix, budget, prm_columns, kv_format).init(1, 1)
-        width = reward.kv.k[0].shape[-1] - prm_columns
-        buffer = cache.empty(prm.config, (1, 1), width, kept)
+        buffer = cache.empty(prm.config, (1, 1), prm_step(prm, budget)[0], kept)
         pool = _pool(policy, budget, reward, own)
         return Shapes(Context(prefix, prm_prefix), pool, step, buffer)
 
     return jax.eval_shape(allocate)
+
+
+def prm_step(prm: Model, budget: Budget) -> tuple[int, int]:
+    """Columns of a step in the PRM's buffer, and how many of them are read at a time."""
+    if prm.reads_text:
+        room = foreign.room(budget, prm.config.max_positions)
+        return room.width, room.block
+    count, block = rewards.blocks(budget.step_tokens)
+    return count * block, block
 
 
 def _pool(policy: Model, budget: Budget, reward: PyTree[Array], dtype: jnp.dtype) -> Pool:
@@ -127,6 +135,9 @@ def _reward(
     prm: Model, prefix: cache.Prefix, budget: Budget, columns: int, kv_format: str | None
 ) -> rewards.RewardModel:
     module = cast(RewardModule, _Config(prm.config))
+    if prm.reads_text:
+        text = foreign.Text(foreign.room(budget, prm.config.max_positions))
+        return foreign.text_reward(module, prefix, text, kv_format=kv_format)
     strip = rewards.strip_table([b""], [0])
     return rewards.process_reward(
         module,

@@ -13,6 +13,8 @@ from pfjax.plan import known
 from pfjax.plan.weights import Model
 
 _LAYERS = 10_000
+PLAIN = ("qwen", "skywork")
+"""Kinds whose formats are `plain`, which PRMs of the policy's tokenizer read without text."""
 
 
 def read_policy(name: str) -> tuple[Model, dict]:
@@ -44,7 +46,7 @@ def read_prm(name: str, kind: str | None = None) -> Model:
         )
     if noted not in PRM_KINDS:
         raise ValueError(f"prm-kind is {noted!r}, wanted one of {', '.join(PRM_KINDS)}.")
-    return Model(name, config, PRM_KINDS[noted].head)
+    return Model(name, config, PRM_KINDS[noted].head, noted not in PLAIN)
 
 
 def _config(name: str, raw: dict) -> DecoderConfig:

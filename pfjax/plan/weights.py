@@ -25,11 +25,15 @@ from pfjax.models.sharding import vocab_padding, weight_spec
 
 
 class Model(NamedTuple):
-    """A model to plan for; `head` is that of its `PRMKind`, None for a policy."""
+    """A model to plan for; `head` is that of its `PRMKind`, None for a policy.
+
+    `reads_text` says that the search hands a PRM text instead of the policy's tokens.
+    """
 
     name: str
     config: DecoderConfig
     head: str | None = None
+    reads_text: bool = False
 
 
 class Parameter(NamedTuple):

@@ -12,7 +12,7 @@ With a mesh the problems are sharded over its first axis by `shard_map`, and eve
 runs its own loops. Knows nothing of text, answers or keys' origin.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
@@ -71,15 +71,13 @@ class Engine:
 
     def start(self, prompts: Prompts, keys: Key[Array, " p"], level: int) -> tuple[Context, Pool]:
         """Problems at their first step; caches hold `level` solution tokens and a step more."""
-        compiled = self._ahead.find(f"start {level}", prompts)
-        if compiled is not None:
-            return compiled(self.params, prompts, keys)
+        self._ahead.wait(_start_name(prompts, level))
         return self._start(self.params, level, prompts, keys)
 
     def advance(self, context: Context, pool: Pool) -> tuple[Pool, Found]:
         """One generation of the next problems that are done; `pool` is donated."""
-        compiled = self._ahead.find("advance", (context, pool)) or self._advance
-        return compiled(self.params, context, pool)
+        self._ahead.wait(_name(context, pool))
+        return self._advance(self.params, context, pool)
 
     def admit(
         self,
@@ -94,27 +92,35 @@ class Engine:
 
     def grow(self, pool: Pool, level: int) -> Pool:
         """The pool with caches for `level` solution tokens and a step more; itself if they are."""
-        enough = self._columns(pool) >= self.programs.columns(level)[0]
+        enough = _columns(pool) >= self.programs.columns(level)[0]
         return pool if enough else self._grow(pool, level)
 
-    def prepare(self, context: Context, pool: Pool, level: int) -> None:
-        """Compiles `advance` for caches of `level` in the background, if these are narrower."""
-        if self._columns(pool) >= self.programs.columns(level)[0]:
-            return
-        wide = jax.eval_shape(partial(self.programs.grow, level=level), pool)
-        shapes = ahead.shapes_of((context, wide), (context, pool))
-        self._ahead.want("advance", shapes, lambda: self._advance.lower(self.params, *shapes))
+    def prepare(self, context: Context, pool: Pool, levels: Iterable[int]) -> None:
+        """Compiles `advance` for wider caches in the background."""
+        for level in levels:
+            columns, _ = self.programs.columns(level)
+            if columns > _columns(pool):
+                wide = jax.eval_shape(partial(self.programs.grow, level=level), pool)
+                self._prepare_advance(context, pool, context, wide)
 
-    def prepare_start(self, prompts: Prompts, keys: Key[Array, " p"], level: int) -> None:
-        """Compiles `start` and the first `advance` for prompts of another width in the background."""
-        prompts, keys = ahead.shapes_of((prompts, keys))
+    def prepare_start(
+        self, prompts: Prompts, keys: Key[Array, " p"], level: int, context: Context, pool: Pool
+    ) -> None:
+        """Compiles `start` and `advance` for other prompts in the background.
 
-        def advance(start) -> None:
-            shapes = ahead.shapes_of(start.out_info, start.output_shardings)
-            self._ahead.want("advance", shapes, lambda: self._advance.lower(self.params, *shapes))
+        `context` and `pool` of the prompts before them tell on which devices arrays are.
+        """
+        lower = partial(self._start.lower, self.params, level, prompts, keys)
+        self._ahead.want(_start_name(prompts, level), lower)
+        self._prepare_advance(context, pool, *self.shapes(prompts, level))
 
-        start = partial(self._start.lower, self.params, level, prompts, keys)
-        self._ahead.want(f"start {level}", prompts, start, advance)
+    def stop_preparing(self) -> None:
+        """Drops programs whose compilation has not begun."""
+        self._ahead.stop()
+
+    def _prepare_advance(self, context: Context, pool: Pool, *shapes) -> None:
+        placed = ahead.shapes_of(shapes, (context, pool))
+        self._ahead.want(_name(*placed), lambda: self._advance.lower(self.params, *placed))
 
     def shapes(self, prompts: Prompts, level: int) -> tuple[Context, Pool]:
         """Abstract caches and particles of abstract prompts, caches at their width for `level`."""
@@ -129,9 +135,6 @@ class Engine:
         """How many programs were compiled so far."""
         return self._compiled
 
-    def _columns(self, pool: Pool) -> int:
-        return pool.state.particles.policy_cache.k[0].shape[-1]
-
     def _start_at(self, params, level: int, prompts: Prompts, keys):
         fn = over_problems(partial(self.programs.start, level), self._mesh, 2)
         return fn(params, prompts, keys)
@@ -144,6 +147,18 @@ class Engine:
             return fn(*arguments)
 
         return traced
+
+
+def _columns(pool: Pool) -> int:
+    return pool.state.particles.policy_cache.k[0].shape[-1]
+
+
+def _start_name(prompts: Prompts, level: int) -> tuple:
+    return "start", prompts.policy.shape, level
+
+
+def _name(context: Context, pool: Pool) -> tuple:
+    return "advance", context.policy.kv.k[0].shape, _columns(pool)
 
 
 def problem_keys(key: Key[Array, ""], ids: list[int]) -> Key[Array, " p"]:

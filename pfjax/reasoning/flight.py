@@ -5,9 +5,9 @@
     x = land(x, flight)                               the step becomes part of the solution
 
 A row stops at the delimiter, at EOS, at a closed \\boxed{}, or at a budget. Token j of a row's step is
-drawn with fold_in(row key, j), so that neither blocks nor the rest of the batch change it. Inside a
-block the caches are only read: new keys and values go to a small buffer at one scalar column and are
-committed behind each row's suffix when the block ends.
+drawn with fold_in(row key, j), so that neither blocks nor the rest of the batch change it (in full
+precision caches). Inside a block the caches are only read: new keys and values go to a small buffer
+at one scalar column and are committed behind each row's suffix when the block ends.
 """
 
 from typing import NamedTuple

@@ -26,17 +26,20 @@ from pfjax.reasoning.rewards import PRMState, RewardModel, blocks, read_blocks
 
 PER_STEP = 2
 """PRM tokens that a format may put between a step and what stands before it."""
+AROUND = 16
+"""A bound of the PRM tokens around a step, with `PER_STEP`: RLHFlow with Llama's tokenizer has 13."""
 
 
 class Reading(NamedTuple):
     """Room for PRM tokens: of a solution, and of a step with what stands around it, `block` of which
-    are read at a time. The last `dropped` of a step leave the cache again.
+    are read at a time. The last `dropped` of a step leave the cache again. The PRM takes `most`.
     """
 
     solution: int
     step: int
     block: int
     dropped: int
+    most: int
 
     @property
     def width(self) -> int:
@@ -44,13 +47,15 @@ class Reading(NamedTuple):
         return -(-self.step // self.block) * self.block
 
     def holding(self, solution: int, step: int) -> "Reading":
-        """Itself, or twice the room where a solution or a step takes more."""
-        room = _grown(self.solution, solution), _grown(self.step, step)
-        return self._replace(solution=room[0], step=room[1])
+        """Itself, or twice the room, up to `most`, where a solution or a step takes more."""
+        return self._replace(
+            solution=_grown(self.solution, solution, self.most),
+            step=_grown(self.step, step, self.most),
+        )
 
 
-def _grown(room: int, needed: int) -> int:
-    return room if needed <= room else max(needed, 2 * room)
+def _grown(room: int, needed: int, most: int) -> int:
+    return room if needed <= room else min(max(needed, 2 * room), most)
 
 
 @partial(
@@ -59,7 +64,7 @@ def _grown(room: int, needed: int) -> int:
 @dataclass(frozen=True)
 class Text:
     """The newest steps in PRM tokens, int32[p, n, reading.width], `count` of them each (0: no new
-    step); both None while steps are written.
+    step, -1: one that the PRM has no room for); both None while steps are written.
     """
 
     reading: Reading
@@ -95,16 +100,26 @@ def reads_text(policy: models.Policy, prm: models.PRM) -> bool:
 
 
 def reading(prm: models.PRM, budget: Budget) -> Reading:
-    """How a PRM begins to read solutions of a budget: three of its tokens for two of the policy's, and
-    those around the steps. A block holds a step of one token for each.
-    """
+    """How a PRM begins to read solutions of a budget."""
     form = prm.format
     around = len(form.after) + len(form.probe) + PER_STEP
-    solution = budget.max_tokens * 3 // 2 + budget.max_steps * around
-    step = budget.step_tokens * 3 // 2 + around
-    solution = min(solution, prm.config.max_positions)
+    dropped = 0 if form.keep_probe else len(form.probe)
+    return room(budget, prm.config.max_positions, around)._replace(dropped=dropped)
+
+
+def room(budget: Budget, most: int, around: int = AROUND) -> Reading:
+    """Three PRM tokens for two of the policy's, and `around` a step; `most` are those that the PRM takes.
+
+    A block holds a step of one token for each.
+    """
     _, block = blocks(budget.step_tokens + around - 1)
-    return Reading(solution, step, block, 0 if form.keep_probe else len(form.probe))
+    return Reading(
+        solution=min(budget.max_tokens * 3 // 2 + budget.max_steps * around, most),
+        step=min(budget.step_tokens * 3 // 2 + around, most),
+        block=block,
+        dropped=0,
+        most=most,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,23 +129,19 @@ class Reader:
     policy: models.Policy
     prm: models.PRM
 
-    def __call__(self, steps: Steps) -> list[list[int]]:
+    def __call__(self, steps: Steps) -> list[list[int] | None]:
         """The PRM tokens of all c * n rows, none for a row without a new step.
 
-        ValueError if a solution and its question take more tokens than the PRM does.
+        None if a solution and its question take more tokens than the PRM does.
         """
-        ids: list[list[int]] = [[] for _ in range(steps.count.size)]
+        ids: list[list[int] | None] = [[] for _ in range(steps.count.size)]
         n, most = steps.count.shape[1], self.prm.config.max_positions
         for row in np.flatnonzero(steps.count):
             at = divmod(int(row), n)
             step = steps.tokens[at][: steps.count[at]].tolist()
-            ids[row] = self.encoded(step, bool(steps.before[at] == 0))
-            total = int(steps.prompt[at[0]] + steps.length[at]) + len(ids[row])
-            if total > most:
-                raise ValueError(
-                    f"a question and its solution take {total} tokens of the PRM's tokenizer, the PRM takes "
-                    f"{most}; lower max_tokens."
-                )
+            found = self.encoded(step, bool(steps.before[at] == 0))
+            total = int(steps.prompt[at[0]] + steps.length[at]) + len(found)
+            ids[row] = found if total <= most else None
         return ids
 
     def encoded(self, step: list[int], first: bool) -> list[int]:
@@ -162,6 +173,20 @@ def text_reward(
         value, buffer = read_blocks(prm, prefix, state, tokens, count, reading.block)
         kv, new = cache.commit(state.kv, buffer, state.length), count > 0
         length = state.length + jnp.where(new, count - reading.dropped, 0)
-        return PRMState(kv, length), jnp.where(new, value, x.value), count
+        return PRMState(kv, length), jnp.where(new, value, x.value), jnp.maximum(count, 0)
 
     return RewardModel(init, score)
+
+
+def ended(x: Particles, text: Text) -> Particles:
+    """Solutions with a step that the PRM has no room for are over, as if their tokens were used up:
+    truncated, with the value before.
+    """
+    if text.count is None:
+        return x
+    over = text.count < 0
+    return x._replace(
+        scored=jnp.where(over, x.num_steps, x.scored),
+        finished=x.finished | over,
+        truncated=x.truncated | over,
+    )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from pfjax import smc
 from pfjax.models import cache
@@ -84,7 +84,7 @@ class Programs(NamedTuple):
 
     def start(self, level: int, params, prompts: Prompts, keys) -> tuple[Context, Pool]:
         policy, prm, shared = self._merge(params)
-        context = self._prefill(policy, prm, prompts)
+        context = self._prefill(policy, prm, shared, prompts)
         columns, prm_columns = self.columns(level)
         rows, budget = (prompts.last.shape[0], self.rules.n), self.rules.settings.budget
         blank = particles.empty(
@@ -109,6 +109,14 @@ class Programs(NamedTuple):
 
     def advance(self, params, context: Context, pool: Pool) -> tuple[Pool, Found]:
         policy, prm, shared = self._merge(params)
+        pool, decoded = self._written(policy, shared, context, pool)
+        pool, places, snapshot = self._settled(prm, shared, context, pool)
+        return pool, Found(places, decoded[None], snapshot)
+
+    def _written(
+        self, policy: Decoder, shared: Shared, context: Context, pool: Pool
+    ) -> tuple[Pool, Int[Array, ""]]:
+        """Tokens until enough problems have written their steps, and how many rows were decoded."""
         writer = Writer(
             policy,
             context.policy,
@@ -117,7 +125,7 @@ class Programs(NamedTuple):
             self.rules.settings.budget,
         )
         x, p = pool.state.particles, pool.busy.shape[0]
-        together = p if self.rules.together is None else min(self.rules.together, p)
+        together = self._together(p)
 
         def write(carry):
             kv, flight, rows = carry
@@ -133,21 +141,35 @@ class Programs(NamedTuple):
             waiting, write, (x.policy_cache, pool.flight, jnp.zeros((), jnp.int32))
         )
         x = x._replace(policy_cache=kv)
-        pool = pool._replace(state=pool.state._replace(particles=x), flight=flight)
-        if together == p:
-            places = jnp.arange(p, dtype=jnp.int32)
-            pool, snapshot = self._settle(prm, shared, context, pool)
-        else:
-            done = ready(pool.busy, flight)
-            places = jnp.argsort(~done, stable=True)[:together].astype(jnp.int32)
-            part, snapshot = self._settle(prm, shared, *take((context, pool), places))
-            places = jnp.where(done[places], places, p)
-            pool = put(pool, part, places)
-        return pool, Found(places, decoded[None], snapshot)
+        return pool._replace(state=pool.state._replace(particles=x), flight=flight), decoded
 
-    def _prefill(self, policy: Decoder, prm: RewardModule | None, prompts: Prompts) -> Context:
+    def _together(self, p: int) -> int:
+        return p if self.rules.together is None else min(self.rules.together, p)
+
+    def _chosen(self, pool: Pool) -> tuple[Int[Array, " c"], Bool[Array, " p"]]:
+        """Places of the next problems to weigh, and which of all p are done (all, at a common barrier)."""
+        p = pool.busy.shape[0]
+        if self._together(p) == p:
+            return jnp.arange(p, dtype=jnp.int32), jnp.ones(p, bool)
+        done = ready(pool.busy, pool.flight)
+        return jnp.argsort(~done, stable=True)[: self._together(p)].astype(jnp.int32), done
+
+    def _settled(self, prm, shared: Shared, context: Context, pool: Pool):
+        """(pool, places, snapshot) after `_settle` of the chosen; places not done are past the last."""
+        p, (places, done) = pool.busy.shape[0], self._chosen(pool)
+        if len(places) == p:
+            pool, snapshot = self._settle(prm, shared, context, pool)
+            return pool, places, snapshot
+        part, snapshot = self._settle(prm, shared, *take((context, pool), places))
+        places = jnp.where(done[places], places, p)
+        return put(pool, part, places), places, snapshot
+
+    def _prefill(
+        self, policy: Decoder, prm: RewardModule | None, shared: Shared, prompts: Prompts
+    ) -> Context:
         budget = self.rules.settings.budget
         room = budget.max_tokens + budget.max_steps
+        room = room if shared.text is None else shared.text.reading.solution
         return Context(
             cache.prefill(policy, prompts.policy, prompts.policy_length, budget.max_tokens),
             prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length, room),
@@ -169,6 +191,7 @@ class Programs(NamedTuple):
         """Weighs the steps that are written, resamples, and begins the next ones."""
         budget, state = self.rules.settings.budget, pool.state
         x = land(state.particles, pool.flight, state.particles.policy_cache, budget)
+        x = x if shared.text is None else foreign.ended(x, shared.text)
         x, log_g = weighed(x, self._reward(prm, shared, context), self.rules.settings)
         state = state._replace(particles=x)
         state, info = smc.weighed(state, log_g, pool.ancestors, pool.resampled)

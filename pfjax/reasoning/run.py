@@ -36,24 +36,36 @@ def run(
     jobs: Sequence[Job],
     batch: int,
     done: Callable[[int], None] = lambda count: None,
+    *,
+    ahead: bool = False,
 ) -> dict[int, list[Snapshot]]:
-    """The generations of every job, by its index, without the problem axis."""
+    """The generations of every job, by its index, without the problem axis.
+
+    With `ahead` the programs that come next are compiled while the device is at work.
+    """
     histories: dict[int, list[Snapshot]] = {job.index: [] for job in jobs}
     finished = 0
     groups = _by_width(jobs, batch)
-    for group, following in zip(groups, [*groups[1:], None], strict=True):
-        if following:
-            _prepare(engine, budget, following, batch)
-        for index, snapshot, over in _pool(engine, budget, deque(group), batch):
-            histories[index].append(snapshot)
-            finished += over
-            if over:
-                done(finished)
+    try:
+        for group, following in zip(groups, [*groups[1:], None], strict=True):
+            coming = following if ahead else None
+            for index, snapshot, over in _pool(engine, budget, deque(group), batch, ahead, coming):
+                histories[index].append(snapshot)
+                finished += over
+                if over:
+                    done(finished)
+    finally:
+        engine.stop_preparing()
     return histories
 
 
 def _pool(
-    engine: Engine, budget: Budget, waiting: deque[Job], batch: int
+    engine: Engine,
+    budget: Budget,
+    waiting: deque[Job],
+    batch: int,
+    prepare: bool,
+    coming: list[Job] | None,
 ) -> Iterator[tuple[int, Snapshot, bool]]:
     """(job, its newest generation, whether it is over), as they come."""
     width = _width(waiting)
@@ -64,10 +76,12 @@ def _pool(
         level = _first_level(engine, budget, batch)
         prompts, keys = pad([j.prompt for j in first], batch, width), _keys(first, batch)
         context, pool = engine.start(prompts, keys, level)
-        for t in range(1, 1 if own else budget.max_steps):
-            # Wider caches' programs are compiled while the device is at the first generations.
-            engine.prepare(context, pool, _level(budget, t, batch * engine.n))
         pool, found = engine.advance(context, pool)
+        if prepare and not own:
+            levels = {_level(budget, t, batch * engine.n) for t in range(1, budget.max_steps)}
+            engine.prepare(context, pool, sorted(levels))
+        if coming:
+            _prepare(engine, budget, coming, batch, context, pool)
         generation = 0
         while places:
             ahead = None
@@ -132,11 +146,14 @@ def _refill(
     )
 
 
-def _prepare(engine: Engine, budget: Budget, jobs: Sequence[Job], batch: int) -> None:
+def _prepare(
+    engine: Engine, budget: Budget, jobs: list[Job], batch: int, context: Context, pool: Pool
+) -> None:
     """Compiles the first programs of `jobs` in the background."""
     first = jobs[:batch]
     prompts = pad([job.prompt for job in first], batch, _width(jobs))
-    engine.prepare_start(prompts, _keys(first, batch), _first_level(engine, budget, batch))
+    level = _first_level(engine, budget, batch)
+    engine.prepare_start(prompts, _keys(first, batch), level, context, pool)
 
 
 def _width(jobs: Iterable[Job]) -> int:

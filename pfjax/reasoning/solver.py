@@ -43,8 +43,11 @@ class Solver:
     its first axis. `together` problems are weighed at a time, each after its own step is written
     (None: an eighth of the batch; all at a common barrier if steps have at most 32 tokens); `slots`
     rows of each problem write at a time (None: all). `kv_format` "int8" rounds the caches of what is
-    written, a half of bfloat16's bytes. A PRM with another tokenizer, or text between
-    the steps, reads text that the host hands it step by step.
+    written, a half of bfloat16's bytes (None: not; else ValueError): the policy's whenever a block of
+    at most 16 tokens ends, so that `slots`, whose blocks are shorter, may change particles. `ahead`
+    compiles the programs of wider caches and other prompts in the background; it has been tried on a
+    CPU alone. A PRM with another tokenizer, or text between the steps, reads text that the host hands
+    it step by step.
     """
 
     policy: models.Policy
@@ -57,7 +60,11 @@ class Solver:
     together: int | None = None
     slots: int | None = None
     kv_format: str | None = None
+    ahead: bool = False
     _engines: dict = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self):
+        check_kv_format(self.kv_format)
 
     @overload
     def solve(
@@ -99,8 +106,7 @@ class Solver:
         `ids` name problems (default: a hash of the question); `batch` fixes the problems per device
         batch (default: as many as `rows` allows, rounded to a power of two); `progress(done,
         total)` is called as problems are over. ValueError for an empty question, one longer than the
-        context, a particle count outside 1..65536, or a solution that a PRM with another tokenizer
-        cannot take.
+        context, or a particle count outside 1..65536.
         """
         questions = [question] if isinstance(question, str) else list(question)
         ids = [stable_id(q) for q in questions] if ids is None else list(ids)
@@ -114,7 +120,14 @@ class Solver:
         keys = problem_keys(key, ids)
         jobs = [run.Job(i, prompt, keys[i]) for i, prompt in enumerate(prompts)]
         report = progress or (lambda done, total: None)
-        histories = run.run(engine, self.budget, jobs, batch, lambda n: report(n, len(jobs)))
+        histories = run.run(
+            engine,
+            self.budget,
+            jobs,
+            batch,
+            lambda n: report(n, len(jobs)),
+            ahead=self.ahead,
+        )
         seconds = (time.perf_counter() - began) / len(jobs)
         compiled = engine.compilations() - compiled
         results = [
@@ -194,6 +207,13 @@ class Solver:
                 f"{self.budget.max_tokens} solution tokens; shorten the question or lower max_tokens."
             )
         return policy, prm
+
+
+def check_kv_format(kv_format: str | None) -> None:
+    """ValueError for a format that caches cannot be kept in."""
+    if kv_format is not None and kv_format not in models.KV_FORMATS:
+        formats = " or ".join(map(repr, models.KV_FORMATS))
+        raise ValueError(f"kv_format is {kv_format!r}, wanted None or {formats}.")
 
 
 def stable_id(question: str) -> int:

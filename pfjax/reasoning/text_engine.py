@@ -1,40 +1,80 @@
 """An engine whose PRM reads text: the host stands between two programs, never inside one.
 
-    pool, steps = write(context, pool)           problems write their steps
-    text = reader(steps)                         on the host, once per step
-    pool, found = weigh(context, pool, text)     the PRM reads them; weighed, resampled, next step begun
+    pool, steps = write(context, pool)              problems write their steps
+    text = reader(steps)                            on the host, once per step
+    pool, snapshot = weigh(context, pool, text)     the PRM reads them; weighed, resampled, next step begun
 
 The two are `Programs.advance` cut where steps are written, so particles and evidence are those of
-`engine.Engine`, on every device and mesh. The PRM's cache grows if a solution or a step has more
-tokens for it than expected, which compiles once more. Knows nothing of tokenizers.
+`engine.Engine`, on every device and mesh. Where a solution or a step has more tokens for the PRM than
+expected, its cache grows, and all programs are compiled anew as they are needed. Knows nothing of
+tokenizers.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, PyTree
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, PyTree
 
+from pfjax import smc
 from pfjax.models import cache
+from pfjax.models.decoder import Decoder
+from pfjax.models.prm import RewardModule
 from pfjax.models.sharding import over_problems
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.foreign import Reading, Steps, Text
-from pfjax.reasoning.pool import Context, Found, Pool, Prompts, Snapshot, put, take
+from pfjax.reasoning.model import Settings
+from pfjax.reasoning.pool import Context, Found, Pool, Snapshot, take
 from pfjax.reasoning.programs import Programs, Shared
 
-ReadSteps = Callable[[Steps], list[list[int]]]
+Rows = list[list[int] | None]
+ReadSteps = Callable[[Steps], Rows]
+
+
+class Written(NamedTuple):
+    """Steps of c problems; `problem` and `decoded` as in `Found`."""
+
+    problem: Int[Array, " c"]
+    decoded: Int[Array, " 1"]
+    steps: Steps
 
 
 class TextEngine(Engine):
     """As `Engine`, with `shared.text` set and a `reader` (`foreign.Reader`) for the newest steps."""
 
-    def __init__(self, *arguments, reader: ReadSteps, **options):
-        super().__init__(*arguments, **options)
-        over = partial(over_problems, mesh=self._mesh)
-        write = over(_Writing(*self.programs).advance, arguments=2)
-        weigh = over(_Weighing(*self.programs).weigh, arguments=5)
+    def __init__(
+        self,
+        policy: Decoder,
+        prm: RewardModule | None,
+        shared: Shared,
+        settings: Settings,
+        resampler: smc.Resampler,
+        n: int,
+        *,
+        reader: ReadSteps,
+        mesh: Mesh | None = None,
+        together: int | None = None,
+        slots: int | None = None,
+        move: smc.Move = smc.gather,
+    ):
+        super().__init__(
+            policy,
+            prm,
+            shared,
+            settings,
+            resampler,
+            n,
+            mesh=mesh,
+            together=together,
+            slots=slots,
+            move=move,
+        )
+        programs, over = _TextPrograms(*self.programs), partial(over_problems, mesh=mesh)
+        write, weigh = over(programs.write, arguments=2), over(programs.weigh, arguments=4)
         self._reader = reader
         self._write = jax.jit(self._counted(write), donate_argnums=2)
         self._weigh = jax.jit(self._counted(weigh), donate_argnums=2)
@@ -46,23 +86,21 @@ class TextEngine(Engine):
         """
         each = pool.busy.shape[0] // self.groups
         pool, written = self._write(self.params, context, pool)
-        problem, steps = jax.tree.map(np.asarray, (written.problem, written.snapshot))
+        problem, steps = jax.tree.map(np.asarray, (written.problem, written.steps))
         # Places past the last are problems that are not done.
         done = (problem < each)[:, None]
         rows = self._reader(steps._replace(count=np.where(done, steps.count, 0)))
-        count = np.array([len(ids) for ids in rows], np.int32).reshape(steps.count.shape)
+        count = np.array([-1 if ids is None else len(ids) for ids in rows], np.int32)
+        count = count.reshape(steps.count.shape)
         pool = self._with_room(pool, int((steps.length + count).max()), int(count.max()))
         tokens = _table(rows, self._reading.width).reshape(*count.shape, -1)
         pool, snapshot = self._weigh(
-            self.params, context, pool, written.problem, jnp.asarray(tokens), jnp.asarray(count)
+            self.params, context, pool, jnp.asarray(tokens), jnp.asarray(count)
         )
-        return pool, written._replace(snapshot=snapshot)
+        return pool, Found(written.problem, written.decoded, snapshot)
 
-    def prepare(self, context: Context, pool: Pool, level: int) -> None:
+    def _prepare_advance(self, context: Context, pool: Pool, *shapes) -> None:
         """Nothing: how wide the PRM's cache will be is known when the steps are."""
-
-    def prepare_start(self, prompts: Prompts, keys: Key[Array, " p"], level: int) -> None:
-        """Nothing, see `prepare`."""
 
     @property
     def _reading(self) -> Reading:
@@ -85,45 +123,42 @@ def _widened(pool: Pool, columns: int) -> Pool:
     return pool._replace(state=pool.state._replace(particles=x._replace(reward_state=state)))
 
 
-def _table(rows: list[list[int]], width: int) -> np.ndarray:
+def _table(rows: Rows, width: int) -> np.ndarray:
     table = np.zeros((len(rows), width), np.int32)
     for row, ids in zip(table, rows, strict=True):
-        row[: len(ids)] = ids
+        row[: len(ids or ())] = ids or ()
     return table
 
 
-class _Writing(Programs):
-    """`advance` up to the end of the steps, which are found as they are written."""
+class _TextPrograms(Programs):
+    """`advance` in two."""
 
     __slots__ = ()
 
-    def _settle(self, prm, shared: Shared, context: Context, pool: Pool):
+    def write(self, params: PyTree, context: Context, pool: Pool) -> tuple[Pool, Written]:
+        """Up to the end of the steps: nothing of the pool changes but flight and policy caches."""
+        policy, _, shared = self._merge(params)
+        pool, decoded = self._written(policy, shared, context, pool)
         assert context.prm is not None
         x, flight = pool.state.particles, pool.flight
         length, prompt = x.reward_state.length, context.prm.length
-        return pool, Steps(flight.tokens, flight.count, x.num_steps, length, prompt)
-
-
-class _Weighing(Programs):
-    """The rest of `advance`."""
-
-    __slots__ = ()
+        steps, p = Steps(flight.tokens, flight.count, x.num_steps, length, prompt), len(pool.busy)
+        places, done = self._chosen(pool)
+        if len(places) < p:
+            steps, places = take(steps, places), jnp.where(done[places], places, p)
+        return pool, Written(places, decoded[None], steps)
 
     def weigh(
         self,
         params: PyTree,
         context: Context,
         pool: Pool,
-        problem: Int[Array, " c"],
         tokens: Int[Array, "c n w"],
         count: Int[Array, "c n"],
     ) -> tuple[Pool, Snapshot]:
+        """The rest, for the problems that `write` has told the steps of."""
         _, prm, shared = self._merge(params)
         assert shared.text is not None
         text = Text(shared.text.reading, tokens, count)
-        settle = partial(self._settle, prm, shared._replace(text=text))
-        p = pool.busy.shape[0]
-        if len(problem) == p:
-            return settle(context, pool)
-        part, snapshot = settle(*take((context, pool), problem.clip(max=p - 1)))
-        return put(pool, part, problem), snapshot
+        pool, _, snapshot = self._settled(prm, shared._replace(text=text), context, pool)
+        return pool, snapshot

@@ -1,238 +1,26 @@
-"""PRMs with tokenizers of their own and text between the steps, inside the search."""
+"""What a PRM that reads text is given, how much room it has, and what the device does meanwhile."""
 
-import functools
-import tempfile
+import json
 from dataclasses import replace
-from pathlib import Path
 
-import families
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-import toy_tokenizers
-from flax import nnx
+from toy_prms import FIXTURES, policy, prm, spelled_out
 
 import pfjax
 from pfjax import models
+from pfjax.bench import Options
+from pfjax.bench.case import load
 from pfjax.loading import resolve
-from pfjax.models.formats import PRM_KINDS, PRMKind
-from pfjax.reasoning import foreign, run
+from pfjax.models.formats import PRM_KINDS
+from pfjax.plan import sources
+from pfjax.reasoning import foreign, particles, run
 from pfjax.reasoning.flight import Budget
-from pfjax.reasoning.result import Result
-from pfjax.reasoning.sampling import Sampling
-from pfjax.tasks import generate
+from pfjax.reasoning.text_engine import TextEngine
 
-QUESTIONS = [generate(i, "validation", (2 + i % 2, 3)).question for i in range(3)]
-FIXTURES = Path(__file__).parents[1] / "models" / "fixtures"
 BUDGET = Budget(step_tokens=12, max_tokens=60, max_steps=7)
-BASES = {
-    "qwen": ("qwen", "qwen2-grouped-7"),
-    "qwen-once": ("qwen", "qwen2-grouped-7"),
-    "skywork": ("qwen", "qwen2-ungrouped"),
-    "rlhflow": ("llama", "llama3"),
-    "math-shepherd": ("mistral", "mistral-window"),
-}
-FAST = ("rlhflow",)
-KINDS = [pytest.param(k, marks=() if k in FAST else pytest.mark.slow) for k in PRM_KINDS]
-
-
-@functools.cache
-def tokenizer(name: str) -> models.Tokenizer:
-    if name == "qwen":
-        return models.load_prm(FIXTURES / "prm").tokenizer
-    make = {"llama": toy_tokenizers.llama_like, "mistral": toy_tokenizers.mistral_like}[name]
-    with tempfile.TemporaryDirectory() as folder:
-        make(Path(folder))
-        return models.Tokenizer.from_folder(folder)
-
-
-@functools.cache
-def prm(name: str) -> models.PRM:
-    """A random PRM of one layer; the heads are as random as the trunk."""
-    kind, (own, family) = PRM_KINDS[name], BASES[name]
-    config = families.config(family)
-    config = replace(
-        config,
-        num_layers=1,
-        sliding_layers=config.sliding_layers[:1],
-        vocab_size=tokenizer(own).vocab_size,
-    )
-    if kind.head == "tokens":
-        minus, plus = (tokenizer(own).encode(text)[-1] for text in kind.tokens)
-        module = models.TokenModel(config, minus, plus, rngs=nnx.Rngs(0))
-    else:
-        make = models.ProcessRewardModel if kind.head == "classes" else models.ValueModel
-        module = make(config, rngs=nnx.Rngs(0))
-    module.decoder = families.decoder(config)
-    for head in ("score_in", "score_out", "value_head"):
-        if hasattr(module, head):
-            kernel = getattr(module, head).kernel
-            draw = np.random.default_rng(len(head)).normal(size=kernel.shape)
-            kernel[...] = np.float32(draw * kernel.shape[0] ** -0.5)
-    return models.PRM(module, tokenizer(own), kind)
-
-
-@functools.cache
-def policy() -> models.Policy:
-    """The first layer of the embedded policy: it writes words, in no order."""
-    whole = models.load_policy(resolve("embedded:small"))
-    config = replace(whole.config, num_layers=1)
-    decoder = nnx.eval_shape(lambda: models.Decoder(config, rngs=nnx.Rngs(0)))
-    decoder.embed_tokens, decoder.norm = whole.decoder.embed_tokens, whole.decoder.norm
-    decoder.layers[0] = whole.decoder.layers[0]
-    return replace(whole, decoder=decoder)
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch):
-    """Room for the PRM's tokens from the start, where the toy tokenizers spell words in letters."""
-    least = foreign.reading
-    monkeypatch.setattr(foreign, "reading", lambda *args: least(*args).holding(400, 70))
-
-
-def solver(name: str, **fields) -> pfjax.Solver:
-    sampling = Sampling(temperature=2.0)
-    fields = {"budget": BUDGET, "tau": 0.05, "sampling": sampling, **fields}
-    return pfjax.Solver(policy(), prm(name), **fields)
-
-
-at_one_barrier = functools.cache(solver)
-
-
-@functools.cache
-def searched(name: str) -> list[Result]:
-    return at_one_barrier(name).solve(QUESTIONS, particles=4, key=5, batch=4)
-
-
-def path(result: Result, node) -> list:
-    """The nodes from the first step to this one."""
-    chain = [node]
-    while chain[0].parent >= 0:
-        chain.insert(0, result.tree.nodes[chain[0].parent])
-    return chain
-
-
-def ends(result: Result) -> list[list]:
-    """Every path of the tree that nothing follows, particles that died too."""
-    parents = {node.parent for node in result.tree.nodes}
-    nodes = [n for i, n in enumerate(result.tree.nodes) if i not in parents]
-    return [path(result, node) for node in nodes]
-
-
-def texts(nodes: list) -> list[str]:
-    return [node.text.strip() for node in nodes]
-
-
-def cut(nodes: list) -> bool:
-    """Whether the token budget ended the last step: it keeps the value before."""
-    return sum(len(n.tokens) for n in nodes) >= BUDGET.max_tokens
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_values_are_those_of_the_whole_text(name):
-    """Of every step of every path, after resampling and beside finished particles."""
-    results, model, compared = searched(name), prm(name), 0
-    for result in results:
-        for nodes in ends(result):
-            found = np.array([node.value for node in nodes])
-            wanted = np.array(model.score(result.question, texts(nodes)))
-            wanted[-1] = wanted[-2] if cut(nodes) else wanted[-1]
-            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
-            compared += len(nodes)
-    nodes = [node for r in results for node in r.tree.nodes]
-    assert compared > 60 and np.ptp([n.value for n in nodes]) > 0.05
-    assert sum(not n.alive for n in nodes) > 5
-    assert any(n.finished and n.generation + 1 < len(r.ess) for r in results for n in r.tree.nodes)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_every_prm_token_is_counted_once(name):
-    """What `PRM.encode` adds to a path with each step, and the probes that it reads alone."""
-    model = prm(name)
-    dropped = 0 if model.format.keep_probe else len(model.format.probe)
-    for result in searched(name):
-        total = 0
-        for node in result.tree.nodes:
-            nodes = path(result, node)
-            now = len(model.encode(result.question, texts(nodes))[0])
-            if len(nodes) == 1:
-                total += now - len(model.format.prompt(result.question))
-            else:
-                before = len(model.encode(result.question, texts(nodes[:-1]))[0])
-                total += now - before + dropped
-        assert result.counts.prm_tokens == total
-
-
-def assert_same(results: list[Result], others: list[Result]):
-    for a, b in zip(results, others, strict=True):
-        assert a.question == b.question
-        for field in ("parent", "tokens", "finished"):
-            parts = [[getattr(n, field) for n in r.tree.nodes] for r in (a, b)]
-            assert parts[0] == parts[1], field
-        values = [[node.value for node in r.tree.nodes] for r in (a, b)]
-        np.testing.assert_allclose(*values, rtol=0, atol=1e-4)
-        np.testing.assert_allclose(a.log_evidence, b.log_evidence, rtol=1e-4)
-        assert a.counts.prm_tokens == b.counts.prm_tokens
-
-
-def test_a_problem_alone_gives_the_same_particles_as_in_a_batch():
-    results, how = searched("rlhflow"), at_one_barrier("rlhflow")
-    alone = how.solve(QUESTIONS[2], particles=4, key=5, batch=4)
-    assert_same([alone], results[2:])
-    assert alone.log_evidence == results[2].log_evidence
-    assert how.compilations() == 3 and alone.counts.compilations == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, mesh, together, slots, batch, programs",
-    [
-        ("rlhflow", None, 1, 3, 2, 4),
-        ("rlhflow", None, 2, None, 3, 3),
-        ("qwen-once", (2, 1), 1, None, 4, 3),
-        ("math-shepherd", (2, 2), 1, None, 4, 3),
-    ],
-)
-def test_sharing_a_device_or_a_mesh_changes_no_particle(
-    name, mesh, together, slots, batch, programs
-):
-    """One or two problems of a group weighed at a time; others enter as places become free."""
-    mesh = mesh and models.make_mesh(*mesh)
-    how = solver(name, mesh=mesh, together=together, slots=slots)
-    results = how.solve(QUESTIONS, particles=4, key=5, batch=batch)
-    assert_same(results, searched(name))
-    assert how.compilations() == programs
-
-
-@pytest.mark.slow
-def test_a_large_batch_whose_caches_grow_gives_the_same_particles(monkeypatch):
-    monkeypatch.setattr(run, "LARGE_BATCH", 4)
-    how = solver("rlhflow")
-    assert_same(how.solve(QUESTIONS, particles=4, key=5, batch=4), searched("rlhflow"))
-    assert how.compilations() == 9  # start, then write and weigh at three widths, grown twice
-
-
-@pytest.mark.slow
-def test_eight_devices_give_the_same_particles():
-    how = solver("rlhflow", mesh=models.make_mesh(8, 1))
-    assert_same(how.solve(QUESTIONS, particles=4, key=5), searched("rlhflow"))
-
-
-def spelled_out(kind: PRMKind) -> PRMKind:
-    """The same format without the permission to take the policy's tokens."""
-    return kind._replace(format=lambda t: replace(kind.format(t), plain=False))
-
-
-@pytest.mark.slow
-def test_a_shared_tokenizer_gives_the_same_by_tokens_and_by_text():
-    """The embedded models, whose PRM the search reads on the device."""
-    by_tokens = pfjax.load(tau=0.02, temperature=1.5)
-    model = by_tokens.prm
-    assert model is not None
-    by_text = replace(by_tokens, prm=replace(model, kind=spelled_out(model.kind)), _engines={})
-    results = [s.solve(QUESTIONS, particles=4, key=3, batch=4) for s in (by_tokens, by_text)]
-    assert_same(*results)
-    assert any(not node.alive for r in results[0] for node in r.tree.nodes)
-    assert by_tokens.compilations() == 2 and by_text.compilations() == 3
 
 
 def test_who_reads_text():
@@ -243,30 +31,20 @@ def test_who_reads_text():
     assert foreign.reads_text(policy(), prm("qwen")) and prm("qwen").format.plain
 
 
-@pytest.mark.slow
-def test_a_solution_of_more_prm_tokens_than_expected_makes_room(monkeypatch):
-    """Steps and solutions past the first estimate: the same values, compiled once more."""
-    first = foreign.Reading(solution=200, step=40, block=25, dropped=0)
-    monkeypatch.setattr(foreign, "reading", lambda *_: first)
-    how = solver("rlhflow")
-    assert_same(how.solve(QUESTIONS, particles=4, key=5, batch=4), searched("rlhflow"))
-    engine = how._engine("pf", 4, 4)
-    assert engine._reading == foreign.Reading(400, 80, 25, 0)
-    assert how.compilations() == 8
+@pytest.mark.parametrize("name", PRM_KINDS)
+def test_plan_knows_which_kinds_read_text(name):
+    assert prm(name).format.plain == (name in sources.PLAIN)
 
 
-@pytest.mark.slow
-def test_a_context_that_is_too_short_is_named():
-    model = prm("skywork")
-    short = replace(model.config, max_positions=230)
-    how = solver("skywork")
-    module = nnx.merge(*nnx.split(model.module))
-    module.config = short
-    how = replace(how, prm=replace(model, module=module), _engines={})
+def test_bench_refuses_prms_that_read_text(tmp_path):
+    """Of the same head and tokenizer, by what config.json notes."""
+    config = json.loads((FIXTURES / "prm" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pfjax_prm": "qwen-once"}))
+    options = Options(str(FIXTURES / "tied"), str(tmp_path), random=True, small=True).checked()
     with pytest.raises(
-        ValueError, match="solution take 2.. tokens of the PRM's .*takes 230; lower"
+        models.CheckpointError, match="reads text .*one of kind 'qwen' or 'skywork'"
     ):
-        how.solve(QUESTIONS, particles=4, key=5, batch=4)
+        load(options)
 
 
 def steps(rows: list[list[int]], before: list[int]) -> foreign.Steps:
@@ -293,3 +71,76 @@ def test_what_the_prm_is_given(name):
         [],
         list(form.after) + form.step("", False) + list(form.probe),
     ]
+
+
+def test_room_doubles_up_to_the_context():
+    room = foreign.room(BUDGET, 300, around=5)
+    assert room == foreign.Reading(solution=125, step=23, block=17, dropped=0, most=300)
+    assert room.holding(125, 23) == room and room.holding(126, 5).solution == 250
+    twice = room.holding(126, 24)
+    assert twice == room._replace(solution=250, step=46)
+    assert twice.holding(251, 299) == room._replace(solution=300, step=299)
+    assert foreign.room(BUDGET, 20, around=5)[:2] == (20, 20)
+
+
+def test_a_step_without_room_is_not_read():
+    """Five tokens of the question and some of the solution before it; one more is one too many."""
+    own, model = policy().tokenizer, prm("skywork")
+    asked = steps([own.encode("Ann has 3."), own.encode("Ann has 3."), []], [1, 1, 1])
+    (fits, other, _) = foreign.Reader(policy(), model)(asked)
+    assert fits and fits == other
+    before = model.config.max_positions - 5 - len(fits)
+    asked = asked._replace(length=np.array([[before, before + 1, before + 1]]))
+    assert foreign.Reader(policy(), model)(asked) == [fits, None, []]
+
+
+def test_a_solution_ends_with_a_step_that_is_not_read():
+    x = particles.empty(
+        policy().config, jnp.zeros(1, jnp.int32), jnp.ones(1, bool), 3,
+        max_tokens=60, step_tokens=12, max_steps=7, columns=1, reward_state=(),
+    )  # fmt: skip
+    x = x._replace(num_steps=x.num_steps + 2, scored=x.scored + 1)
+    room = foreign.room(BUDGET, 300)
+    x = foreign.ended(x, foreign.Text(room, None, jnp.array([[4, -1, 0]])))
+    only = [[False, True, False]]
+    assert x.finished.tolist() == x.truncated.tolist() == only
+    assert x.scored.tolist() == [[1, 2, 1]]
+
+
+def engine(**fields) -> TextEngine:
+    made = pfjax.Solver(policy(), prm("rlhflow"), budget=BUDGET, **fields)._engine("pf", 4, 3)
+    assert isinstance(made, TextEngine)
+    return made
+
+
+def test_the_context_of_the_prm_is_the_room_of_its_text():
+    """A rotary embedding that goes by the length of the sequence has to know it."""
+    made = engine()
+    prompts = run.pad([([1, 2, 3], [1, 2, 3, 4])], 3, 8)
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def context(params, prompts):
+        found, _ = made.programs.start(60, params, prompts, keys)
+        return found.prm.context, found.policy.context
+
+    seen = jax.jit(context)(made.params, prompts)
+    assert made._reading.solution > 3 * (60 + 7)
+    assert seen[0].tolist()[0] == 4 + made._reading.solution and seen[1].tolist()[0] == 2 + 60
+
+
+def test_writing_touches_nothing_but_steps_and_policy_caches():
+    """One of three problems is weighed at a time: the others' caches are not gathered for it."""
+    made = engine(together=1)
+    context, pool = made.shapes(run.pad([([1, 2], [1, 2])] * 3, 3, 8), 60)
+    traced, (after, _) = jax.make_jaxpr(made._write, return_shape=True)(made.params, context, pool)
+    (call,) = traced.eqns
+    inner = call.params["jaxpr"].jaxpr
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(after)[0]]
+    begin = len(jax.tree.leaves((made.params, context)))
+    given, found = inner.invars[begin:], inner.outvars[: len(paths)]
+    assert len(given) == len(paths)
+    (loop,) = (eqn for eqn in inner.eqns if eqn.primitive.name == "while")
+    for path, old, new in zip(paths, given, found, strict=True):
+        name = jax.tree_util.keystr(path)
+        written = name.startswith((".flight", ".state.particles.policy_cache"))
+        assert new in loop.outvars if written else new is old, name

@@ -1,24 +1,26 @@
 """Planned bytes against the modules and the engine, totals against published ones, speeds by hand."""
 
 from dataclasses import replace
+from functools import partial
 from math import prod
+from types import SimpleNamespace
 
 import families
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pfjax import models
 from pfjax.loading import resolve
 from pfjax.models import DecoderConfig, cache
+from pfjax.models.formats import StepFormat
 from pfjax.models.sharding import vocab_padding, weight_spec
 from pfjax.plan import known, sources
 from pfjax.plan.memory import memory
-from pfjax.plan.shapes import Workload, kv_bytes, nbytes
-from pfjax.plan.weights import Model, count, parameters, replicated, weight_bytes
+from pfjax.plan.shapes import Workload, nbytes
+from pfjax.plan.weights import Model, count, parameters, weight_bytes
+from pfjax.reasoning import foreign
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
@@ -26,6 +28,7 @@ from pfjax.reasoning.pool import Prompts
 from pfjax.reasoning.programs import Shared
 from pfjax.reasoning.run import bucket
 from pfjax.reasoning.solver import _tables
+from pfjax.reasoning.text_engine import TextEngine
 from pfjax.search import methods
 
 PUBLISHED = {
@@ -152,7 +155,14 @@ def engine(work: Workload):
     tables = _tables([b"x"] * size, [0], size)
     chosen = Settings(budget=work.budget, kv_format=work.kv_format)
     resampler = methods.find("pf").resampler
-    made = Engine(decoder, prm, Shared(*tables, jnp.int32(0)), chosen, resampler, work.particles)
+    shared, make = Shared(*tables, jnp.int32(0)), Engine
+    if work.prm and work.prm.reads_text:
+        # As many tokens around a step as a plan counts with.
+        form = StepFormat(lambda q: [], lambda text, first: [], (1,) * 5, (2,) * 9)
+        read = SimpleNamespace(format=form, config=work.prm.config)
+        shared = shared._replace(text=foreign.Text(foreign.reading(read, work.budget)))
+        make = partial(TextEngine, reader=lambda steps: [])
+    made = make(decoder, prm, shared, chosen, resampler, work.particles)
     p, width = work.problems, bucket(work.prompt_tokens)
     row = jax.ShapeDtypeStruct((p,), jnp.int32)
     ids = jax.ShapeDtypeStruct((p, width), jnp.int32)
@@ -174,7 +184,8 @@ WORK = Workload(
 @pytest.mark.parametrize("head", [None, "classes", "value", "tokens"])
 def test_the_engine_allocates_what_is_planned(head, dtype, kv, monkeypatch):
     """97 prompt tokens take 128 columns."""
-    prm = Model("prm", replace(PRM, tie_embeddings=head != "tokens"), head) if head else None
+    config, text = replace(PRM, tie_embeddings=head != "tokens"), head == "tokens"
+    prm = Model("prm", config, head, text) if head else None
     work = WORK._replace(prm=prm, dtype=dtype, kv_format=kv)
     made, arguments, tables = engine(work)
     found = memory(work)
@@ -193,7 +204,13 @@ def test_the_engine_allocates_what_is_planned(head, dtype, kv, monkeypatch):
         return made
 
     monkeypatch.setattr(cache, "empty", recorded)
-    jax.eval_shape(made.programs.advance, *arguments)
+    if text:
+        _, written = jax.eval_shape(made._write, *arguments)
+        count = written.steps.count
+        tokens = jax.ShapeDtypeStruct((*count.shape, made._reading.width), count.dtype)
+        jax.eval_shape(made._weigh, *arguments, tokens, count)
+    else:
+        jax.eval_shape(made.programs.advance, *arguments)
     assert found.buffers == sum(seen) and len(seen) == (2 if head else 1)
     probe = 4
     weights = found.policy_weights + found.prm_weights
@@ -214,37 +231,3 @@ def test_temporaries_of_a_compiled_step_are_covered():
     planned = found.moved + found.buffers + found.activations
     assert 0.25 * planned < used.temp_size_in_bytes <= planned
     assert used.argument_size_in_bytes - nbytes(arguments) < 1e6
-
-
-def test_caches_are_divided_where_heads_are():
-    """Three key-value heads of the PRM, two of the policy."""
-    one, two, three = (memory(WORK._replace(model=size)) for size in (1, 2, 3))
-    policy = kv_bytes(WORK.policy, "float32") * (50 + 7) * WORK.rows
-    assert one.particles - two.particles == policy // 2
-    prm = kv_bytes(WORK.prm, "float32") * (50 + 9 + 8) * WORK.rows
-    assert one.particles - three.particles == prm * 2 // 3
-    assert kv_bytes(WORK.prm, "bfloat16", 3) * 6 == kv_bytes(WORK.prm, "float32")
-    assert replicated(WORK.prm, 2) == ["k_proj", "v_proj"]
-    assert replicated(WORK.policy, 3) == [f"{n}_proj" for n in "q o k v gate up down".split()]
-
-
-NUMBERS = st.integers(1, 300)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.fixed_dictionaries(
-        {"particles": NUMBERS, "problems": NUMBERS, "prompt_tokens": NUMBERS, "model": st.just(1)}
-    ),
-    st.sampled_from(("particles", "problems", "prompt_tokens", "model", "budget")),
-)
-def test_more_never_fits_better(numbers, name):
-    """And more devices on the model axis never fit worse."""
-    work = WORK._replace(**numbers)
-    budget = work.budget._replace(max_tokens=work.budget.max_tokens + 5)
-    value = budget if name == "budget" else 2 * numbers[name]
-    more, less = memory(work._replace(**{name: value})), memory(work)
-    if name == "model":
-        more, less = less, more
-    assert more.total > less.total or (name == "prompt_tokens" and more.total == less.total)
-    assert all(m >= k for m, k in zip(more, less, strict=True))

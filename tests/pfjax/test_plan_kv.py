@@ -15,7 +15,7 @@ from pfjax.models.sharding import over_problems
 from pfjax.plan import Request, compile, make_plan
 from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload, caches, kv_bytes
-from pfjax.plan.weights import Model
+from pfjax.plan.weights import Model, replicated
 from pfjax.reasoning.flight import Budget
 
 POLICY = DecoderConfig(
@@ -39,6 +39,19 @@ def test_a_token_takes_a_byte_an_entry_and_a_scale_a_head():
     saved = (8 * 57 + 18 * 67) * (6 * 2 - 10) * WORK.rows
     assert wide.particles - narrow.particles == wide.moved - narrow.moved == saved
     assert wide._replace(particles=0, moved=0) == narrow._replace(particles=0, moved=0)
+
+
+def test_caches_are_divided_where_heads_are():
+    """Three key-value heads of the PRM, two of the policy."""
+    work = WORK._replace(dtype="float32", kv_format=None)
+    one, two, three = (memory(work._replace(model=size)) for size in (1, 2, 3))
+    policy = kv_bytes(WORK.policy, "float32") * (50 + 7) * WORK.rows
+    assert one.particles - two.particles == policy // 2
+    prm = kv_bytes(WORK.prm, "float32") * (50 + 9 + 8) * WORK.rows
+    assert one.particles - three.particles == prm * 2 // 3
+    assert kv_bytes(WORK.prm, "bfloat16", 3) * 6 == kv_bytes(WORK.prm, "float32")
+    assert replicated(WORK.prm, 2) == ["k_proj", "v_proj"]
+    assert replicated(WORK.policy, 3) == [f"{n}_proj" for n in "q o k v gate up down".split()]
 
 
 @pytest.mark.parametrize("size", [2, 3])

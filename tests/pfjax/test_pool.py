@@ -104,32 +104,15 @@ def test_a_step_of_several_blocks_is_that_of_one(monkeypatch, together, slots, m
 
 @pytest.mark.slow
 def test_programs_that_were_compiled_ahead_give_the_same(monkeypatch):
-    """Caches grow by thirds, in prompts of two widths: 2 starts, 6 steps, caches grown once."""
+    """Caches grow by thirds, in prompts of two widths; no program is compiled twice."""
     monkeypatch.setattr(run, "LARGE_BATCH", 1)
     monkeypatch.setattr(run, "bucket", lambda length: 4 * -(-length // 4))
-    how = sharing(None)
-    assert_same(solve(how, 2), in_one_batch())
-    (engine,) = how._engines.values()
-    names = sorted(name for name, *_ in engine._ahead._programs)
-    assert names == ["advance"] * 5 + ["start 32"]
-    assert how.compilations() == 9
-    assert_same(solve(how, 2), in_one_batch())
-    assert how.compilations() == 9
-
-
-@pytest.mark.slow
-def test_caches_of_int8_are_not_widened_whole():
-    """XLA would convert the suffixes once, outside the token loop, and need more than without int8."""
-
-    def total(kv_format: str | None) -> int:
-        how = sharing(None, kv_format=kv_format)
-        engine = how._engine("pf", PARTICLES, PROBLEMS)
-        prompts = jax.eval_shape(lambda: run.pad([([1] * 9, [1] * 9)], PROBLEMS, 64))
-        context, pool = engine.shapes(prompts, how.budget.max_tokens)
-        used = engine.lower_step(engine.params, context, pool).compile().memory_analysis()
-        return used.argument_size_in_bytes + used.temp_size_in_bytes
-
-    assert total("int8") < 0.95 * total(None)
+    for ahead, programs in ((True, 9), (False, 7)):
+        how = sharing(None, ahead=ahead)
+        assert_same(solve(how, 2), whole)
+        assert how.compilations() == programs
+        assert_same(solve(how, 2), whole)
+        assert how.compilations() == programs
 
 
 def jobs(lengths: list[int]) -> list[run.Job]:
@@ -168,9 +151,11 @@ PROBLEMS, PARTICLES = 6, 5
 
 
 @functools.cache
-def step(together: int | None) -> tuple[hlo.Computations, set[tuple[int, ...]]]:
+def step(
+    together: int | None, kv_format: str | None
+) -> tuple[hlo.Computations, set[tuple[int, ...]]]:
     """`advance` compiled for a CPU, and the shapes of its caches: as they are, and rows flattened."""
-    how = sharing(together)
+    how = sharing(together, kv_format=kv_format)
     engine = how._engine("pf", PARTICLES, PROBLEMS)
     prompts = jax.eval_shape(lambda: run.pad([([1] * 9, [1] * 9)], PROBLEMS, 192))
     context, pool = engine.shapes(prompts, how.budget.max_tokens)
@@ -184,9 +169,11 @@ def step(together: int | None) -> tuple[hlo.Computations, set[tuple[int, ...]]]:
     return hlo.parse(text), shapes | flat
 
 
-@pytest.mark.parametrize("together", (None, slow(1)))
-def test_no_loop_copies_a_cache(together):
-    found, shapes = step(together)
+@pytest.mark.parametrize(
+    "together, kv_format", ((None, None), slow(1, None), slow(None, "int8"), slow(1, "int8"))
+)
+def test_no_loop_copies_a_cache(together, kv_format):
+    found, shapes = step(together, kv_format)
     bodies = hlo._loop_bodies(found)
     assert any("dot" in line for name in bodies for line in found[name])
     wanted = {tuple(sorted(s)) for s in shapes}
