@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from pfjax.plan.shapes import Workload, caches, nbytes, prm_step, split_bytes, table_bytes
 from pfjax.plan.weights import Model, is_split, weight_bytes
+from pfjax.reasoning.rewards import group_size
 
 
 class Memory(NamedTuple):
@@ -78,7 +79,9 @@ def _activations(work: Workload) -> int:
         prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
         columns = prompt + found.pool.state.particles.reward_state.kv.k[0].shape[-1] + buffer
         parts.append(_block(work.prm, work, work.problems, prompt, prompt))
-        parts.append(_block(work.prm, work, work.rows, prm_step(work.prm, work.budget)[1], columns))
+        step, block = prm_step(work.prm, work.budget)
+        rows = work.problems * group_size(work.problems, work.particles, step, block)
+        parts.append(_block(work.prm, work, rows, block, columns))
     return max(parts)
 
 

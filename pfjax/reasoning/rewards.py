@@ -181,14 +181,13 @@ def read_blocks(
     """(value at each row's last token, filled buffer).
 
     Steps of several blocks are read in groups of rows with about as many tokens each, longest first,
-    so that short steps do not wait for blocks that only a long one fills. Not if a group's block
-    has fewer than `FEW` tokens: reading the weights would take longer than the products.
+    so that short steps do not wait for blocks that only a long one fills.
     """
     p, n, width = tokens.shape
-    if width == block or n % GROUPS or p * n // GROUPS * block < FEW:
+    size = group_size(p, n, width, block)
+    if size == n:
         return _read(prm, prefix, state, tokens, count, block)
     order = jnp.argsort(-count, axis=1, stable=True)
-    size = n // GROUPS
 
     def group(g, found):
         rows = jax.lax.dynamic_slice_in_dim(order, g * size, size, axis=1)
@@ -198,6 +197,18 @@ def read_blocks(
 
     buffer = cache.empty(prm.config, tokens.shape[:2], width, prefix.kv.k[0].dtype)
     return jax.lax.fori_loop(0, GROUPS, group, (jnp.zeros(count.shape, jnp.float32), buffer))
+
+
+def group_size(p: int, n: int, width: int, block: int) -> int:
+    """Rows of each problem that are read at a time: a group's, or all n.
+
+    Groups whose blocks have fewer than `FEW` tokens would read the weights for longer than multiply.
+
+    >>> group_size(1, 32, 260, 52), group_size(1, 8, 260, 52), group_size(32, 16, 13, 13)
+    (8, 8, 16)
+    """
+    size, rest = divmod(n, GROUPS)
+    return n if width == block or rest or p * size * block < FEW else size
 
 
 def _read(prm, prefix, state: PRMState, tokens, count, block: int):
