@@ -89,7 +89,9 @@ NUMBERS = st.integers(1, 300)
     st.sampled_from(("qwen", "qwen-once")),
 )
 def test_more_never_fits_better(numbers, name, kind):
-    """And more devices on the model axis never fit worse."""
+    """And more devices on the model axis never fit worse. Activations may fall where there are enough
+    rows to be read in groups.
+    """
     request = Request("embedded:small", "embedded:prm", prm_kind=kind, max_tokens=50)
     work = make_plan(request).setup.workload._replace(**numbers)
     budget = work.budget._replace(max_tokens=work.budget.max_tokens + 5)
@@ -98,4 +100,6 @@ def test_more_never_fits_better(numbers, name, kind):
     if name == "model":
         more, less = less, more
     assert more.total > less.total or (name == "prompt_tokens" and more.total == less.total)
+    if name in ("particles", "problems"):
+        more, less = (found._replace(activations=0) for found in (more, less))
     assert all(m >= k for m, k in zip(more, less, strict=True))
