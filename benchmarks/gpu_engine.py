@@ -23,6 +23,7 @@ from pfjax.plan.shapes import nbytes
 from pfjax.reasoning import Budget, Sampling, Settings, flight, particles, rewards
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.pool import Context, Pool
+from pfjax.reasoning.programs import Rules
 from pfjax.reasoning.propose import propose
 from pfjax.search import methods
 
@@ -140,9 +141,8 @@ def engine(case: Case) -> Engine:
     """The search's own programs."""
     tables, n = endless(case.policy.config.vocab_size), case.state.log_weights.shape[1]
     method = methods.find("pf")
-    return Engine(
-        case.policy, case.prm, tables, case.settings, method.resampler, n, move=method.move
-    )
+    rules = Rules(case.settings, method.resampler, n, method.move)
+    return Engine(case.policy, case.prm, tables, rules)
 
 
 def step(search: Engine, case: Case):

@@ -1,21 +1,16 @@
 """Writes benchmarks/RESULTS.md, one section a script."""
 
-import datetime
-import os
-import platform
 from pathlib import Path
 
-import jax
+from pfjax import bench
 
 
 def machine() -> str:
     """One line: device, cores, versions, date."""
-    device = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0))
-    today = datetime.date.today().isoformat()
+    here = bench.machine()
     return (
-        f"{device.device_kind} ({device.platform}), {cores} cores, Python {platform.python_version()}, "
-        f"jax {jax.__version__}, {today}."
+        f"{here['device']} ({here['platform']}), {here['cores']} cores, Python {here['python']}, "
+        f"jax {here['jax']}, {here['date']}."
     )
 
 

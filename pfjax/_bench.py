@@ -6,7 +6,7 @@ import typer
 
 from pfjax import _terminal as terminal
 from pfjax._errors import interruptible, one_sentence
-from pfjax._options import DEBUG, JSON
+from pfjax._options import DEBUG, DTYPE, JSON, MAX_TOKENS, STEP_TOKENS
 
 
 def bench(
@@ -24,9 +24,7 @@ def bench(
         int | None,
         typer.Option(help="Figures are medians of so many.", show_default="5; 2 if small"),
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="Of weights and caches: bfloat16, float16 or float32.")
-    ] = "float32",
+    dtype: DTYPE = "float32",
     random: Annotated[
         bool,
         typer.Option(
@@ -34,12 +32,8 @@ def bench(
             help="Random weights; names then are those of `pfjax plan` or a config.json.",
         ),
     ] = False,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Of a solution.", show_default="the policy's, or 1024")
-    ] = None,
-    step_tokens: Annotated[
-        int | None, typer.Option(help="Of a step.", show_default="the policy's, or 256")
-    ] = None,
+    max_tokens: MAX_TOKENS = None,
+    step_tokens: STEP_TOKENS = None,
     small: Annotated[
         bool, typer.Option("--small", help="A few seconds, to see that it runs; not a measurement.")
     ] = False,

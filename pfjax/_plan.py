@@ -6,7 +6,7 @@ import typer
 
 from pfjax import _terminal as terminal
 from pfjax._errors import one_sentence
-from pfjax._options import DEBUG, JSON
+from pfjax._options import DEBUG, DTYPE, JSON, MAX_TOKENS, STEP_TOKENS
 
 
 def plan(
@@ -23,9 +23,7 @@ def plan(
             help="PROBLEMxMODEL devices, such as 2x4.", show_default="1 x the smallest that fits"
         ),
     ] = None,
-    dtype: Annotated[
-        str, typer.Option(help="Of weights and caches: bfloat16, float16 or float32.")
-    ] = "bfloat16",
+    dtype: DTYPE = "bfloat16",
     weight_format: Annotated[
         str | None, typer.Option(help="int8 or fp8 for the layers.", show_default="as dtype")
     ] = None,
@@ -36,12 +34,8 @@ def plan(
     particles: Annotated[int, typer.Option(help="Of one problem.")] = 32,
     problems: Annotated[int, typer.Option(help="In one batch.")] = 8,
     prompt_tokens: Annotated[int, typer.Option(help="Of a prompt.")] = 256,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Of a solution.", show_default="the policy's, or 1024")
-    ] = None,
-    step_tokens: Annotated[
-        int | None, typer.Option(help="Of a step.", show_default="the policy's, or 256")
-    ] = None,
+    max_tokens: MAX_TOKENS = None,
+    step_tokens: STEP_TOKENS = None,
     max_steps: Annotated[
         int | None, typer.Option(help="Of a solution.", show_default="the policy's, or 40")
     ] = None,

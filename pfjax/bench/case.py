@@ -21,9 +21,9 @@ from pfjax.models.prm import RewardModule
 from pfjax.plan import sources
 from pfjax.plan.planner import DTYPES
 from pfjax.plan.weights import Model
-from pfjax.reasoning import Budget, Sampling, Settings, automaton, rewards, run
+from pfjax.reasoning import Budget, Sampling, Settings, automaton, foreign, rewards, run
 from pfjax.reasoning.engine import Engine, problem_keys
-from pfjax.reasoning.programs import Shared
+from pfjax.reasoning.programs import Rules, Shared
 from pfjax.reasoning.solver import MAX_PARTICLES
 from pfjax.search import methods
 from pfjax.tasks.orchard import generate
@@ -116,7 +116,7 @@ def _loaded(options: Options) -> Case:
     prompts = [solver._encode(question, True) for question in questions]
     batch = solver._batch(problems, n)
     engine = solver._engine(METHOD, n, batch)
-    if getattr(engine.params[2], "text", None) is not None:
+    if foreign.reads_text(solver.policy, solver.prm):
         raise CheckpointError(
             f"{options.prm} reads text instead of the tokens of {options.policy}, whose parts are not "
             f"measured here; choose a PRM of the policy's family."
@@ -158,14 +158,12 @@ def _random(options: Options) -> Case:
         max_steps=int(generation.get("max_steps", 40)),
     )
     method = methods.find(METHOD)
+    settings = Settings(Sampling(), budget, method.potential(1.0))
     engine = Engine(
         cast(Decoder, random_module(policy, options.dtype)),
         cast(RewardModule, random_module(prm, options.dtype)),
         endless(policy.config.vocab_size),
-        Settings(Sampling(), budget, method.potential(1.0)),
-        method.resampler,
-        n,
-        move=method.move,
+        Rules(settings, method.resampler, n, method.move),
     )
     draw = np.random.default_rng(0).integers(0, policy.config.vocab_size, (problems, PROMPT))
     prompts: list[run.EncodedPrompt] = [(ids, ids) for ids in draw.tolist()]

@@ -28,7 +28,7 @@ from pfjax.reasoning import automaton, rewards
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.pool import Context, Pool, is_cache
-from pfjax.reasoning.programs import Shared
+from pfjax.reasoning.programs import Rules, Shared
 from pfjax.reasoning.run import bucket, pad
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import methods
@@ -152,7 +152,8 @@ def _engine(setup: Setup, mesh: Mesh) -> Engine:
     method = methods.find("pf" if prm is not None else "majority")
     settings = Settings(Sampling(), setup.budget, method.potential(1.0), setup.kv_format)
     shared = jax.eval_shape(partial(_tables, setup.policy.config.vocab_size))
-    return Engine(policy, prm, shared, settings, method.resampler, setup.particles, mesh=mesh)
+    rules = Rules(settings, method.resampler, setup.particles)
+    return Engine(policy, prm, shared, rules, mesh)
 
 
 def _tables(size: int) -> Shared:

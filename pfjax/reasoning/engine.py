@@ -21,44 +21,30 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key, PyTree
 
-from pfjax import smc
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
 from pfjax.models.sharding import over_problems
 from pfjax.reasoning import ahead
-from pfjax.reasoning.model import Settings
 from pfjax.reasoning.pool import Context, Found, Pool, Prompts
 from pfjax.reasoning.programs import Programs, Rules, Shared
 
 
 class Engine:
-    """Compiled functions for one (policy, PRM, settings, resampler, n).
-
-    `together` problems of a group of devices are weighed at a time (None: all of them, at a common
-    barrier); `slots` rows of each problem write at a time (None: all n). `compilations()` counts
-    programs.
-    """
+    """Compiled functions for one (policy, PRM, rules); `compilations()` counts programs."""
 
     def __init__(
         self,
         policy: Decoder,
         prm: RewardModule | None,
         shared: Shared,
-        settings: Settings,
-        resampler: smc.Resampler,
-        n: int,
-        *,
+        rules: Rules,
         mesh: Mesh | None = None,
-        together: int | None = None,
-        slots: int | None = None,
-        move: smc.Move = smc.gather,
     ):
         graph, weights = nnx.split(policy)
         prm_graph, prm_weights = (None, ()) if prm is None else nnx.split(prm)
         self.params: PyTree = (weights, prm_weights, shared)
-        rules = Rules(settings, resampler, move, n, together, slots)
         self.programs = Programs(graph, prm_graph, rules)
-        self.n, self.together = n, together
+        self.n, self.together = rules.n, rules.together
         self.groups = 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
         self._mesh, self._compiled, self._ahead = mesh, 0, ahead.Ahead()
         over = partial(over_problems, mesh=mesh)
@@ -76,7 +62,7 @@ class Engine:
 
     def advance(self, context: Context, pool: Pool) -> tuple[Pool, Found]:
         """One generation of the next problems that are done; `pool` is donated."""
-        self._ahead.wait(_name(context, pool))
+        self._ahead.wait(_name(context.policy.kv.k[0].shape, _columns(pool)))
         return self._advance(self.params, context, pool)
 
     def admit(
@@ -100,8 +86,10 @@ class Engine:
         for level in levels:
             columns, _ = self.programs.columns(level)
             if columns > _columns(pool):
-                wide = jax.eval_shape(partial(self.programs.grow, level=level), pool)
-                self._prepare_advance(context, pool, context, wide)
+                grow = partial(self.programs.grow, level=level)
+                name = _name(context.policy.kv.k[0].shape, columns)
+                shapes = lambda g=grow: (context, jax.eval_shape(g, pool))  # noqa: E731
+                self._prepare_advance(name, shapes, context, pool)
 
     def prepare_start(
         self, prompts: Prompts, keys: Key[Array, " p"], level: int, context: Context, pool: Pool
@@ -112,15 +100,21 @@ class Engine:
         """
         lower = partial(self._start.lower, self.params, level, prompts, keys)
         self._ahead.want(_start_name(prompts, level), lower)
-        self._prepare_advance(context, pool, *self.shapes(prompts, level))
+        shapes = self.shapes(prompts, level)
+        name = _name(shapes[0].policy.kv.k[0].shape, _columns(shapes[1]))
+        self._prepare_advance(name, lambda: shapes, context, pool)
 
     def stop_preparing(self) -> None:
         """Drops programs whose compilation has not begun."""
         self._ahead.stop()
 
-    def _prepare_advance(self, context: Context, pool: Pool, *shapes) -> None:
-        placed = ahead.shapes_of(shapes, (context, pool))
-        self._ahead.want(_name(*placed), lambda: self._advance.lower(self.params, *placed))
+    def _prepare_advance(self, name: tuple, shapes: Callable, context: Context, pool: Pool) -> None:
+        """`advance` for `shapes()`, on the devices of `context` and `pool`."""
+
+        def lower():
+            return self._advance.lower(self.params, *ahead.shapes_of(shapes(), (context, pool)))
+
+        self._ahead.want(name, lower)
 
     def shapes(self, prompts: Prompts, level: int) -> tuple[Context, Pool]:
         """Abstract caches and particles of abstract prompts, caches at their width for `level`."""
@@ -157,8 +151,8 @@ def _start_name(prompts: Prompts, level: int) -> tuple:
     return "start", prompts.policy.shape, level
 
 
-def _name(context: Context, pool: Pool) -> tuple:
-    return "advance", context.policy.kv.k[0].shape, _columns(pool)
+def _name(prompts: tuple[int, ...], columns: int) -> tuple:
+    return "advance", prompts, columns
 
 
 def problem_keys(key: Key[Array, ""], ids: list[int]) -> Key[Array, " p"]:

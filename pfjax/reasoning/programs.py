@@ -52,14 +52,18 @@ class Shared(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """Of a search: `together` and `slots` as in `engine.Engine`."""
+    """Of a search with n particles a problem.
+
+    `together` problems of a group of devices are weighed at a time (None: all of them, at a common
+    barrier); `slots` rows of each problem write at a time (None: all n).
+    """
 
     settings: Settings
     resampler: smc.Resampler
-    move: smc.Move
     n: int
-    together: int | None
-    slots: int | None
+    move: smc.Move = smc.gather
+    together: int | None = None
+    slots: int | None = None
 
 
 class Programs(NamedTuple):

@@ -82,6 +82,7 @@ def _pool(
             engine.prepare(context, pool, sorted(levels))
         if coming:
             _prepare(engine, budget, coming, batch, context, pool)
+            coming = None
         generation = 0
         while places:
             ahead = None

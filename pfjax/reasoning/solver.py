@@ -23,7 +23,7 @@ from pfjax.reasoning.engine import Engine, problem_keys
 from pfjax.reasoning.finish import finish
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
-from pfjax.reasoning.programs import Shared
+from pfjax.reasoning.programs import Rules, Shared
 from pfjax.reasoning.result import Result
 from pfjax.reasoning.sampling import Sampling
 from pfjax.reasoning.text_engine import TextEngine
@@ -168,18 +168,9 @@ class Solver:
             settings = Settings(
                 self.sampling, self.budget, found.potential(self.tau), self.kv_format
             )
-            self._engines[kind] = make(
-                self.policy.decoder,
-                prm.module if prm else None,
-                shared,
-                settings,
-                found.resampler,
-                particles,
-                mesh=self.mesh,
-                together=together,
-                slots=self.slots,
-                move=found.move,
-            )
+            rules = Rules(settings, found.resampler, particles, found.move, together, self.slots)
+            module = prm.module if prm else None
+            self._engines[kind] = make(self.policy.decoder, module, shared, rules, self.mesh)
         return self._engines[kind]
 
     def _together(self, batch: int) -> int | None:

@@ -20,16 +20,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
-from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
 from pfjax.models.sharding import over_problems
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.foreign import Reading, Steps, Text
-from pfjax.reasoning.model import Settings
 from pfjax.reasoning.pool import Context, Found, Pool, Snapshot, take
-from pfjax.reasoning.programs import Programs, Shared
+from pfjax.reasoning.programs import Programs, Rules, Shared
 
 Rows = list[list[int] | None]
 ReadSteps = Callable[[Steps], Rows]
@@ -51,28 +49,12 @@ class TextEngine(Engine):
         policy: Decoder,
         prm: RewardModule | None,
         shared: Shared,
-        settings: Settings,
-        resampler: smc.Resampler,
-        n: int,
+        rules: Rules,
+        mesh: Mesh | None = None,
         *,
         reader: ReadSteps,
-        mesh: Mesh | None = None,
-        together: int | None = None,
-        slots: int | None = None,
-        move: smc.Move = smc.gather,
     ):
-        super().__init__(
-            policy,
-            prm,
-            shared,
-            settings,
-            resampler,
-            n,
-            mesh=mesh,
-            together=together,
-            slots=slots,
-            move=move,
-        )
+        super().__init__(policy, prm, shared, rules, mesh)
         programs, over = _TextPrograms(*self.programs), partial(over_problems, mesh=mesh)
         write, weigh = over(programs.write, arguments=2), over(programs.weigh, arguments=4)
         self._reader = reader
@@ -99,7 +81,7 @@ class TextEngine(Engine):
         )
         return pool, Found(written.problem, written.decoded, snapshot)
 
-    def _prepare_advance(self, context: Context, pool: Pool, *shapes) -> None:
+    def _prepare_advance(self, name: tuple, shapes: Callable, context: Context, pool: Pool) -> None:
         """Nothing: how wide the PRM's cache will be is known when the steps are."""
 
     @property
