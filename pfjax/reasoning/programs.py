@@ -41,9 +41,7 @@ from pfjax.reasoning.pool import (
 
 
 class Shared(NamedTuple):
-    """Tables over the policy's vocabulary, and the PRM's probe token; `text` if the PRM reads text
-    instead of the policy's tokens (`foreign.py`).
-    """
+    """Tables over the policy's vocabulary, the PRM's probe; `text` if it reads text (`foreign.py`)."""
 
     stop: StopTable
     strip: rewards.StripTable
@@ -54,8 +52,8 @@ class Shared(NamedTuple):
 class Rules(NamedTuple):
     """Of a search with n particles a problem.
 
-    `together` problems of a group of devices are weighed at a time (None: all of them, at a common
-    barrier); `slots` rows of each problem write at a time (None: all n).
+    `together` problems a group of devices are weighed at a time (None: all, at a common barrier),
+    `slots` rows of each write at a time (None: all n).
     """
 
     settings: Settings

@@ -25,7 +25,7 @@ from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.pool import Prompts
-from pfjax.reasoning.programs import Shared
+from pfjax.reasoning.programs import Rules, Shared
 from pfjax.reasoning.run import bucket
 from pfjax.reasoning.solver import _tables
 from pfjax.reasoning.text_engine import TextEngine
@@ -162,7 +162,7 @@ def engine(work: Workload):
         read = SimpleNamespace(format=form, config=work.prm.config)
         shared = shared._replace(text=foreign.Text(foreign.reading(read, work.budget)))
         make = partial(TextEngine, reader=lambda steps: [])
-    made = make(decoder, prm, shared, chosen, resampler, work.particles)
+    made = make(decoder, prm, shared, Rules(chosen, resampler, work.particles))
     p, width = work.problems, bucket(work.prompt_tokens)
     row = jax.ShapeDtypeStruct((p,), jnp.int32)
     ids = jax.ShapeDtypeStruct((p, width), jnp.int32)
