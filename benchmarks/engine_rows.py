@@ -76,7 +76,7 @@ def _uneven():
         tie_embeddings=False,
     )
     decoder = Decoder(config, rngs=nnx.Rngs(3))
-    decoder.lm_head.kernel[...] = 4 * decoder.lm_head.kernel[...]
+    decoder.lm_head.weight[...] = 4 * decoder.lm_head.weight[...]
     found = methods.find("majority")
     tables = automaton.stop_table(pieces, []), rewards.strip_table(pieces, []), jnp.int32(0)
     settings = Settings(Sampling(), UNEVEN, found.potential(1.0))

@@ -65,19 +65,15 @@ def _tensors(module: nnx.Module, dtype: np.dtype) -> dict[str, np.ndarray]:
     pieces: dict[str, list[tuple[int, np.ndarray]]] = {}
     state = dict(nnx.to_flat_state(nnx.state(module, nnx.Param)))
     for path, leaf in state.items():
-        if path[-1] == "scale" and (*path[:-1], "kernel") in state:
-            continue  # of an 8-bit kernel
+        if path[-1] == "scale" and (*path[:-1], "weight") in state:
+            continue  # of an 8-bit weight
         where = source(path, config)
         value = jax.device_get(leaf[...])
-        if path[-1] == "kernel" and (*path[:-1], "scale") in state:
+        if path[-1] == "weight" and (*path[:-1], "scale") in state:
             scale = jax.device_get(state[(*path[:-1], "scale")][...])
-            value = value.astype(np.float32) * scale[None].astype(np.float32)
+            value = value.astype(np.float32) * scale[:, None].astype(np.float32)
         if config.vocab_padding and where.name in (_TABLE, _HEAD):
-            value = (
-                value[: config.vocab_size]
-                if where.name == _TABLE
-                else value[:, : config.vocab_size]
-            )
+            value = value[: config.vocab_size]
         with np.errstate(over="ignore"):
             value = np.asarray(value).astype(dtype)
         if not np.isfinite(value.astype(np.float32)).all():
@@ -86,8 +82,7 @@ def _tensors(module: nnx.Module, dtype: np.dtype) -> dict[str, np.ndarray]:
                 "checkpoint or a wider dtype."
             )
         first = where.rows[0] if where.rows else 0
-        stored = np.ascontiguousarray(value.T if where.transpose else value)
-        pieces.setdefault(where.name, []).append((first, stored))
+        pieces.setdefault(where.name, []).append((first, np.ascontiguousarray(value)))
     return {name: _joined(parts) for name, parts in pieces.items()}
 
 

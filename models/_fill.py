@@ -1,14 +1,9 @@
-"""Weights of a checkpoint into an abstract module, each device's slice read straight into its place.
-
-A tensor that is stored transposed is read into memory that its thread uses again, from which jax
-copies it, transposed, to the devices; only larger ones than `_SCRATCH_BYTES` are turned by numpy.
-"""
+"""Weights of a checkpoint into an abstract module, each device's slice read straight into its place."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -26,7 +21,6 @@ from pfjax.models.decoder import Decoder
 
 Module = TypeVar("Module", bound=nnx.Module)
 _THREADS = min(8, os.cpu_count() or 1)
-_SCRATCH_BYTES = 256 << 20
 Bounds = tuple[tuple[int, int], ...]
 _TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
@@ -94,7 +88,6 @@ def _stored_shapes(
     """The shape of every tensor in the file; parts of a fused one are added up."""
     shapes: dict[str, tuple[int, ...]] = {}
     for shape, where in parameters:
-        shape = shape[::-1] if where.transpose else shape
         if where.name in (_TABLE, _HEAD):
             shape = (config.vocab_size, *shape[1:])
         if where.rows:
@@ -118,35 +111,18 @@ def _place(
         for device, index in indices.items()
     }
 
-    def read(bounds: Bounds, **how: bool) -> np.ndarray:
-        bounds = bounds[::-1] if where.transpose else bounds
-        if where.rows:
-            (start, stop), *rest = bounds
-            bounds = ((start + where.rows[0], stop + where.rows[0]), *rest)
-        return read_slice(where.name, info, bounds, dtype, **how)
-
-    box = tuple((min(axis)[0], max(axis)[1]) for axis in zip(*parts.values(), strict=True))
-    if where.transpose and dtype.itemsize * prod(b - a for a, b in box) <= _SCRATCH_BYTES:
-        # jax transposes with vector instructions while it copies, twice as fast as numpy's strips.
-        kernel = read(box, transpose=False, scratch=True).T
-        arrays = [
-            jax.device_put(_to_copy(kernel, box, part), device) for device, part in parts.items()
-        ]
-        jax.block_until_ready(arrays)
-    else:
-        values = {part: read(part, transpose=where.transpose) for part in set(parts.values())}
-        arrays = [jax.device_put(values[part], device) for device, part in parts.items()]
+    box = stored = tuple((min(axis)[0], max(axis)[1]) for axis in zip(*parts.values(), strict=True))
+    if where.rows:
+        (start, stop), *rest = box
+        stored = ((start + where.rows[0], stop + where.rows[0]), *rest)
+    whole = read_slice(where.name, info, stored, dtype)
+    arrays = [jax.device_put(whole[_within(box, part)], device) for device, part in parts.items()]
     return arrays[0] if at is None else jax.make_array_from_single_device_arrays(shape, at, arrays)
 
 
-def _to_copy(x: np.ndarray, box: Bounds, part: Bounds) -> np.ndarray:
-    """The entries `part` of x, which holds those of `box`, in an order that jax has to change.
-
-    An array in order, such as a single column, it might take over as it is.
-    """
+def _within(box: Bounds, part: Bounds) -> tuple[slice, ...]:
     pairs = zip(box, part, strict=True)
-    x = x[tuple(slice(start - first, stop - first) for (first, _), (start, stop) in pairs)]
-    return x.copy() if x.flags.c_contiguous else x
+    return tuple(slice(start - first, stop - first) for (first, _), (start, stop) in pairs)
 
 
 def _compare(folder: Path, wanted: dict[str, tuple], tensors: dict[str, TensorInfo]) -> None:
@@ -174,7 +150,7 @@ def _check_tied(folder: Path, tensors: dict[str, TensorInfo]) -> None:
     for start in range(0, table.shape[0] if same else 0, 4096):
         rows = [(start, min(start + 4096, table.shape[0])), (0, table.shape[1])]
         parts = [
-            read_slice(name, tensors[name], rows, np.dtype(np.float32), transpose=False)
+            read_slice(name, tensors[name], rows, np.dtype(np.float32))
             for name in (_HEAD, _TABLE)
         ]
         same = same and np.array_equal(parts[0], parts[1])

@@ -15,13 +15,12 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Source(NamedTuple):
-    """A tensor's name, whether it is stored transposed, and which of its rows are the parameter's.
+    """A tensor's name and which of its rows are the parameter's.
 
     `rows` is None for all; Phi-3 stores several projections in one tensor.
     """
 
     name: str
-    transpose: bool
     rows: tuple[int, int] | None = None
 
 
@@ -34,7 +33,7 @@ def source(path: tuple, config: DecoderConfig) -> Source:
     if name in fused:
         name, rows = fused[name]
     stem = _HEADS.get(parts[0]) or ".".join(["model", *parts[:-2], name])
-    return Source(f"{stem}.{kind}", parts[-1] == "kernel", rows)
+    return Source(f"{stem}.{kind}", rows)
 
 
 def _fused(config: DecoderConfig) -> dict[str, tuple[str, tuple[int, int]]]:

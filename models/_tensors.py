@@ -13,7 +13,6 @@ from pathlib import Path
 
 import ml_dtypes  # registers bfloat16 with numpy
 import numpy as np
-from numpy.typing import DTypeLike
 
 from pfjax.models import pickle_file, safetensors_file
 from pfjax.models.config import CheckpointError
@@ -21,7 +20,6 @@ from pfjax.models.safetensors_file import TensorInfo as TensorInfo
 
 _LOCAL = threading.local()
 _BLOCK_BYTES = 1 << 20
-_STRIP = 64
 _STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
@@ -52,25 +50,12 @@ def _unpickled(folder: Path) -> dict[str, TensorInfo]:
     return tensors
 
 
-def read_tensor(name: str, info: TensorInfo, dtype: DTypeLike, *, transpose: bool) -> np.ndarray:
-    """All of a tensor; see `read_slice`."""
-    bounds = [(0, size) for size in info.shape]
-    return read_slice(name, info, bounds, np.dtype(dtype), transpose=transpose)
-
-
 def read_slice(
-    name: str,
-    info: TensorInfo,
-    bounds: Sequence[tuple[int, int]],
-    dtype: np.dtype,
-    *,
-    transpose: bool,
-    scratch: bool = False,
+    name: str, info: TensorInfo, bounds: Sequence[tuple[int, int]], dtype: np.dtype
 ) -> np.ndarray:
-    """The part `bounds` [(start, stop), …] of a tensor as `dtype`, transposed if asked.
+    """The part `bounds` [(start, stop), …] of a tensor as `dtype`.
 
-    Rows past the tensor's end are zero. With `scratch` it lies in memory that the thread's next
-    such read overwrites. CheckpointError if a value is not finite.
+    Rows past the tensor's end are zero. CheckpointError if a value is not finite.
     """
     if info.dtype not in _STORED:
         raise CheckpointError(
@@ -79,23 +64,20 @@ def read_slice(
         )
     if not bounds:
         bounds, info = [(0, 1)], info._replace(shape=(1,))
-        return read_slice(name, info, bounds, dtype, transpose=False).reshape(())
-    shape = tuple(stop - start for start, stop in bounds)
-    shape = shape[::-1] if transpose else shape
-    out = _reused("scratch", shape, dtype) if scratch else _aligned(shape, dtype)
-    view = out.T if transpose else out
+        return read_slice(name, info, bounds, dtype).reshape(())
+    out = _aligned(tuple(stop - start for start, stop in bounds), dtype)
     first, last = bounds[0][0], min(bounds[0][1], info.shape[0])
-    view[max(last - first, 0) :] = 0
+    out[max(last - first, 0) :] = 0
     rest = tuple(slice(start, stop) for start, stop in bounds[1:])
     stored, row = np.dtype(_STORED[info.dtype]), info.shape[1:]
-    straight = not transpose and stored == dtype and view.shape[1:] == row
+    straight = stored == dtype and out.shape[1:] == row
     row_bytes = stored.itemsize * prod(row)
     step = max(1, _BLOCK_BYTES // max(row_bytes, 1))
     with _opened(info.file) as file:
         for start in range(first, last, step):
             stop = min(start + step, last)
-            place = view[start - first : stop - first]
-            block = place if straight else _reused("block", (stop - start, *row), stored)
+            place = out[start - first : stop - first]
+            block = place if straight else _reused((stop - start, *row), stored)
             _read(file, info, info.offset + start * row_bytes, block)
             with np.errstate(over="ignore", invalid="ignore"):
                 block = block[(slice(None), *rest)].astype(dtype, copy=False)
@@ -105,7 +87,7 @@ def read_slice(
                     "use an intact checkpoint or a wider dtype."
                 )
             if not straight:
-                _copy(block, place, _STRIP if transpose else max(len(block), 1))
+                place[:] = block
     return out
 
 
@@ -117,12 +99,6 @@ def _read(file: io.FileIO, info: TensorInfo, offset: int, block: np.ndarray) -> 
         raise CheckpointError(f"{info.file} ended while it was read; download it again.")
 
 
-def _copy(block: np.ndarray, place: np.ndarray, strip: int) -> None:
-    """Some rows at a time: ten times faster than numpy's copy of a transposed array."""
-    for row in range(0, len(block), strip):
-        place[row : row + strip] = block[row : row + strip]
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[io.FileIO]:
     try:
@@ -132,13 +108,12 @@ def _opened(path: Path) -> Iterator[io.FileIO]:
         raise CheckpointError(f"{path} cannot be read ({error}); download it again.") from None
 
 
-def _reused(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Uninitialised memory of this thread, the same for every array of that name."""
+def _reused(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Uninitialised memory of this thread, the same at every call."""
     size = prod(shape) * dtype.itemsize
-    memory = getattr(_LOCAL, name, None)
+    memory = getattr(_LOCAL, "memory", None)
     if memory is None or len(memory) < size:
-        memory = np.empty(max(size, _BLOCK_BYTES), np.uint8)
-        setattr(_LOCAL, name, memory)
+        memory = _LOCAL.memory = np.empty(max(size, _BLOCK_BYTES), np.uint8)
     return memory[:size].view(dtype).reshape(shape)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from pfjax.models.attention import Segment, attend, causal_mask
 from pfjax.models.config import DecoderConfig
-from pfjax.models.linear import Linear
+from pfjax.models.linear import Linear, multiply
 from pfjax.models.rope import rope_angles, rotate
 
 Attention = Callable[[int, Array, Array, Array], Array]
@@ -145,8 +145,7 @@ class Decoder(nnx.Module):
     def logits(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b v"]:
         """float32 logits of hidden states."""
         if self.config.tie_embeddings:
-            table = self.embed_tokens.embedding[...]
-            z = jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
+            z = multiply(hidden, self.embed_tokens.embedding[...], dtype=jnp.float32)
         else:
             z = self.lm_head(hidden).astype(jnp.float32)
         if self.config.vocab_padding:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder
-from pfjax.models.linear import Linear
+from pfjax.models.linear import Linear, multiply
 
 
 class ProcessRewardModel(nnx.Module):
@@ -67,12 +67,12 @@ class TokenModel(nnx.Module):
         """float32 logits of the tokens for wrong and right."""
         ids = jnp.array([self.minus, self.plus])
         if self.config.tie_embeddings:
-            rows = jnp.take(self.decoder.embed_tokens.embedding[...], ids, axis=0).T
-            z = jnp.matmul(hidden, rows, preferred_element_type=jnp.float32)
+            rows = jnp.take(self.decoder.embed_tokens.embedding[...], ids, axis=0)
+            z = multiply(hidden, rows, dtype=jnp.float32)
         else:
             head = self.decoder.lm_head
-            columns = jnp.take(head.kernel[...], ids, axis=1).astype(hidden.dtype)
-            z = jnp.matmul(hidden, columns, preferred_element_type=jnp.float32)
+            rows = jnp.take(head.weight[...], ids, axis=0).astype(hidden.dtype)
+            z = multiply(hidden, rows, dtype=jnp.float32)
             if head.scale is not None:
                 scale = jnp.take(head.scale[...], ids).astype(jnp.float32)
                 z = z * scale.reshape((1,) * (z.ndim - 1) + (2,))

@@ -33,7 +33,7 @@ def value_prm(policy: Policy, probe: str) -> PRM:
     module = nnx.eval_shape(lambda: ValueModel(policy.config, rngs=nnx.Rngs(0)))
     module.decoder = policy.decoder
     dtype = policy.decoder.norm.scale[...].dtype
-    module.value_head.kernel = nnx.Param(jnp.zeros((policy.config.hidden_size, 1), dtype))
+    module.value_head.weight = nnx.Param(jnp.zeros((1, policy.config.hidden_size), dtype))
     module.value_head.bias = nnx.Param(jnp.zeros((1,), dtype))
     return PRM(
         module, policy.tokenizer, PRMKind("self-value", "value", partial(probe_token, probe=probe))

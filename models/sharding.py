@@ -65,15 +65,15 @@ def weight_spec(path: tuple, config: DecoderConfig, size: int) -> P:
     if name == "embed_tokens":
         return P("model", None)
     if name == "lm_head":
-        return P(None, "model") if leaf == "kernel" else P("model")
+        return P("model", None) if leaf == "weight" else P("model")
     heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
     heads |= {"v_proj": config.num_kv_heads, "o_proj": config.num_heads}
     if heads.get(name, config.intermediate_size) % size:
         return P()
     if name in _BY_OUTPUT:
-        return P(None, "model") if leaf == "kernel" else P("model")
+        return P("model", None) if leaf == "weight" else P("model")
     if name in _BY_INPUT:
-        return P("model", None) if leaf == "kernel" else P()
+        return P(None, "model") if leaf == "weight" else P()
     return P()
 
 

@@ -143,7 +143,7 @@ def streamed(
 def is_split(config: DecoderConfig, projection: str, size: int) -> bool:
     """Whether a projection of the layers, such as "k_proj", is divided over the axis."""
     part = "self_attn" if projection in ("q_proj", "k_proj", "v_proj", "o_proj") else "mlp"
-    path = ("layers", 0, part, projection, "kernel")
+    path = ("layers", 0, part, projection, "weight")
     return weight_spec(path, config, size) != P()
 
 

@@ -107,7 +107,7 @@ def grow(base: models.Policy, layers: int) -> ProcessRewardModel:
             nnx.update(layer, nnx.state(base.decoder.layers[i]))
         else:
             for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
-                linear.kernel[...] = jnp.zeros_like(linear.kernel[...])
+                linear.weight[...] = jnp.zeros_like(linear.weight[...])
     return module
 
 

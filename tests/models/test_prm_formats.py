@@ -53,11 +53,9 @@ def _module(config, kind, tokenizer):
     module.decoder = families.decoder(config)
     for name in ("score_in", "score_out", "value_head"):
         if hasattr(module, name):
-            kernel = getattr(module, name).kernel
-            draw = (
-                np.random.default_rng(len(name)).normal(size=kernel.shape) * kernel.shape[0] ** -0.5
-            )
-            kernel[...] = jnp.asarray(draw, jnp.float32)
+            weight = getattr(module, name).weight
+            draw = np.random.default_rng(len(name)).normal(size=weight.shape[::-1]).T
+            weight[...] = jnp.asarray(draw * weight.shape[1] ** -0.5, jnp.float32)
     return module
 
 

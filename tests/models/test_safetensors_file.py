@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import deserialize
 from safetensors.numpy import save
 
-from pfjax.models._tensors import find_tensors, read_tensor
+from pfjax.models._tensors import find_tensors, read_slice
 from pfjax.models.config import CheckpointError
 from pfjax.models.safetensors_file import read_header
 
@@ -37,21 +37,22 @@ def changed(name: str, **fields) -> dict:
 
 def read_all(path) -> dict:
     return {
-        name: read_tensor(name, info, np.float32, transpose=False)
+        name: read_slice(name, info, [(0, n) for n in info.shape], np.dtype(np.float32))
         for name, info in read_header(path).items()
     }
 
 
-def test_values_and_transposes(tmp_path):
+def test_values_and_parts(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(GOOD)
     for name, value in read_all(path).items():
         np.testing.assert_array_equal(value, ARRAYS[name].astype(np.float32))
     info = find_tensors(tmp_path)["a"]
     assert (info.dtype, info.shape) == ("F32", (3, 4))
-    flipped = read_tensor("a", info, ml_dtypes.bfloat16, transpose=True)
-    assert flipped.flags["C_CONTIGUOUS"] and flipped.dtype == ml_dtypes.bfloat16
-    np.testing.assert_array_equal(flipped.astype(np.float32), ARRAYS["a"].T)
+    part = read_slice("a", info, [(1, 4), (2, 4)], np.dtype(ml_dtypes.bfloat16))
+    assert part.flags["C_CONTIGUOUS"] and part.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(part[:2].astype(np.float32), ARRAYS["a"][1:3, 2:])
+    assert not part[2].any()  # past the end
 
 
 def test_blocks_join(tmp_path, monkeypatch):

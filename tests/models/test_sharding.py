@@ -54,13 +54,13 @@ def test_devices_hold_only_their_slices(folder):
     policy = models.load_policy(folder("phi4"), mesh=mesh)
     layer = policy.decoder.layers[0]
     whole = models.load_policy(folder("phi4")).decoder.layers[0]
-    for name, shape in {"q_proj": (48, 6), "o_proj": (6, 48)}.items():
-        kernel = getattr(layer.self_attn, name).kernel[...]
-        assert kernel.addressable_shards[3].data.shape == shape
-        wanted = getattr(whole.self_attn, name).kernel[...]
-        for shard in kernel.addressable_shards:
+    for name, shape in {"q_proj": (6, 48), "o_proj": (48, 6)}.items():
+        weight = getattr(layer.self_attn, name).weight[...]
+        assert weight.addressable_shards[3].data.shape == shape
+        wanted = getattr(whole.self_attn, name).weight[...]
+        for shard in weight.addressable_shards:
             np.testing.assert_array_equal(shard.data, wanted[shard.index])
-    k = layer.self_attn.k_proj.kernel[...]  # two key-value heads on eight devices
+    k = layer.self_attn.k_proj.weight[...]  # two key-value heads on eight devices
     assert k.addressable_shards[0].data.shape == k.shape
 
 
@@ -69,14 +69,14 @@ def test_rules():
         vocab_size=100352, hidden_size=5120, intermediate_size=17920, num_layers=1, num_heads=40,
         num_kv_heads=10, head_dim=128, max_positions=16384, family="phi3",
     )  # fmt: skip
-    path = ("layers", 0, "self_attn", "k_proj", "kernel")
+    path = ("layers", 0, "self_attn", "k_proj", "weight")
     assert weight_spec(path, config, 4) == P()
-    assert weight_spec(path, config, 5) == P(None, "model")
-    assert weight_spec((*path[:3], "q_proj", "kernel"), config, 4) == P(None, "model")
+    assert weight_spec(path, config, 5) == P("model", None)
+    assert weight_spec((*path[:3], "q_proj", "weight"), config, 4) == P("model", None)
     assert weight_spec((*path[:3], "q_proj", "bias"), config, 4) == P("model")
-    assert weight_spec((*path[:3], "o_proj", "kernel"), config, 4) == P("model", None)
+    assert weight_spec((*path[:3], "o_proj", "weight"), config, 4) == P(None, "model")
     assert weight_spec((*path[:3], "o_proj", "bias"), config, 4) == P()
-    assert weight_spec(("layers", 0, "mlp", "down_proj", "kernel"), config, 4) == P("model", None)
+    assert weight_spec(("layers", 0, "mlp", "down_proj", "weight"), config, 4) == P(None, "model")
     assert weight_spec(("layers", 0, "mlp", "down_proj", "scale"), config, 4) == P()
     assert weight_spec(("layers", 0, "mlp", "up_proj", "scale"), config, 4) == P("model")
     assert weight_spec(("embed_tokens", "embedding"), config, 4) == P("model", None)

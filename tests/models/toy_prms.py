@@ -54,9 +54,9 @@ def prm(name: str) -> models.PRM:
     module.decoder = families.decoder(config)
     for head in ("score_in", "score_out", "value_head"):
         if hasattr(module, head):
-            kernel = getattr(module, head).kernel
-            draw = np.random.default_rng(len(head)).normal(size=kernel.shape)
-            kernel[...] = np.float32(draw * kernel.shape[0] ** -0.5)
+            weight = getattr(module, head).weight
+            draw = np.random.default_rng(len(head)).normal(size=weight.shape[::-1]).T
+            weight[...] = np.float32(draw * weight.shape[1] ** -0.5)
     return models.PRM(module, tokenizer(own), kind)
 
 
