@@ -19,7 +19,7 @@ from results import machine, write_section
 import pfjax
 from pfjax.bench import timed
 from pfjax.models import cache
-from pfjax.reasoning import rewards, run
+from pfjax.reasoning import passes, run
 from pfjax.reasoning.result import Result
 from pfjax.tasks import orchard
 
@@ -90,22 +90,23 @@ def groups() -> Iterator[str]:
     assert prm is not None
     graph, weights = nnx.split(prm.module)
     draw, (p, n, longest) = np.random.default_rng(0), (4, 32, 128)
-    many, block = rewards.blocks(longest)
+    many, block = passes.blocks(longest)
     count = jnp.asarray(np.minimum(draw.geometric(1 / 27, (p, n)) + 1, longest + 1), jnp.int32)
     tokens = jnp.asarray(draw.integers(0, 400, (p, n, many * block)), jnp.int32)
     length = jnp.full(p, 45, jnp.int32)
     prefix = cache.Prefix(cache.empty(prm.config, (p,), 128), length, length + 400)
     suffix = cache.empty(prm.config, (p, n), 256 + many * block)
-    state = rewards.PRMState(suffix, jnp.asarray(draw.integers(0, 200, (p, n)), jnp.int32))
+    state = passes.PRMState(suffix, jnp.asarray(draw.integers(0, 200, (p, n)), jnp.int32))
+    first = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (p, n))
 
     def read(weights):
         module = nnx.merge(graph, weights)
-        return rewards.read_blocks(module, prefix, state, tokens, count, block)
+        return passes.read(module, prefix, state, tokens, count, first, block)
 
-    grouped, few = milliseconds(read, weights), rewards.FEW
-    rewards.FEW = 10**9
+    grouped, few = milliseconds(read, weights), passes.FEW
+    passes.FEW = 10**9
     whole = milliseconds(lambda weights: read(weights), weights)
-    rewards.FEW = few
+    passes.FEW = few
     steps = f"{p} x {n} steps of {count.mean():.0f} tokens, {count.max()} at most"
     yield f"{steps}: {whole:.0f} ms, in groups {grouped:.0f} ms"
 

@@ -20,7 +20,7 @@ from pfjax import smc
 from pfjax.bench import endless, filled
 from pfjax.models import cache
 from pfjax.plan.shapes import nbytes
-from pfjax.reasoning import Budget, Sampling, Settings, flight, particles, rewards
+from pfjax.reasoning import Budget, Sampling, Settings, flight, particles, passes, rewards, writing
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.pool import Context, Pool
 from pfjax.reasoning.programs import Rules
@@ -55,6 +55,8 @@ def case(small: bool, policy: nnx.Module, prm: nnx.Module | None, rows: int) -> 
         step_end=jnp.broadcast_to(jnp.where(ends <= length, ends, 0), x.step_end.shape),
         num_steps=jnp.full_like(x.num_steps, done),
         scored=jnp.full_like(x.scored, done),
+        # No row is a copy of another.
+        history=x.history + jnp.arange(n, dtype=jnp.int32)[None],
     )
     if prm is not None:
         used = jnp.full_like(x.length, length + done)
@@ -75,9 +77,9 @@ def _blank(config, prm_config, p: int, n: int, budget: Budget):
 
     context, reward = Context(prefix(config), prm_config and prefix(prm_config)), ()
     if prm_config:
-        columns = budget.max_tokens + budget.max_steps + prod(rewards.blocks(budget.step_tokens))
+        columns = budget.max_tokens + budget.max_steps + prod(passes.blocks(budget.step_tokens))
         kv = cache.empty(prm_config, (p, n), columns, DTYPE)
-        reward = rewards.PRMState(kv, jnp.zeros((p, n), jnp.int32))
+        reward = passes.PRMState(kv, jnp.zeros((p, n), jnp.int32))
     return context, particles.empty(
         config,
         jnp.zeros(p, jnp.int32),
@@ -99,7 +101,7 @@ def decode(case: Case, patches: Patches = ()):
 
     def run(params, stop, prefix, keys, x):
         policy = nnx.merge(graph, params)
-        writer = flight.Writer(policy, prefix, stop, settings.sampling, settings.budget)
+        writer = writing.Writer(policy, prefix, stop, settings.sampling, settings.budget)
         return propose(writer, keys, x)
 
     x = case.state.particles

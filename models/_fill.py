@@ -150,8 +150,7 @@ def _check_tied(folder: Path, tensors: dict[str, TensorInfo]) -> None:
     for start in range(0, table.shape[0] if same else 0, 4096):
         rows = [(start, min(start + 4096, table.shape[0])), (0, table.shape[1])]
         parts = [
-            read_slice(name, tensors[name], rows, np.dtype(np.float32))
-            for name in (_HEAD, _TABLE)
+            read_slice(name, tensors[name], rows, np.dtype(np.float32)) for name in (_HEAD, _TABLE)
         ]
         same = same and np.array_equal(parts[0], parts[1])
     if not same:

@@ -25,12 +25,12 @@ from pfjax.models.prm import RewardModule
 from pfjax.plan.devices import Device
 from pfjax.plan.roofline import Roofline, roofline
 from pfjax.plan.shapes import Workload, nbytes
-from pfjax.reasoning import rewards
-from pfjax.reasoning.flight import Writer
+from pfjax.reasoning import passes, rewards
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.pool import Context, Prompts
 from pfjax.reasoning.propose import propose
 from pfjax.reasoning.run import bucket, pad
+from pfjax.reasoning.writing import Writer
 
 
 class Part(NamedTuple):
@@ -107,7 +107,7 @@ def score(case: Case, repeats: int) -> Part:
             step_tokens=budget.step_tokens,
             columns=0,
         )
-        state, value, count = model.score(rewards.PRMState(kv, length), x)
+        state, value, count = model.score(passes.PRMState(kv, length), x)
         return state.kv, (value, count)
 
     shared, state = endless(case.policy.config.vocab_size), x.reward_state
@@ -115,7 +115,7 @@ def score(case: Case, repeats: int) -> Part:
     call = _donating(run, state.kv, weights, shared, prefix, state.length, small)
     tokens = int(call()[1].sum())
     seconds = median(timed(call, repeats=repeats))
-    buffer = rewards.blocks(budget.step_tokens)
+    buffer = passes.blocks(budget.step_tokens)
     columns = prefix.kv.k[0].shape[-1] + state.kv.k[0].shape[-1] + buffer[0] * buffer[1]
     needed = operations(case.prm, tokens, columns)
     scoring = ceiling(case, 1.0, 1.0).scoring
@@ -196,6 +196,8 @@ def _arrays(case: Case) -> tuple[Context, Particles]:
         step_end=x.step_end.at[..., 0].set(half),
         num_steps=x.num_steps + 2,
         scored=x.scored + 1,
+        # No row is a copy of another.
+        history=x.history + jnp.arange(x.history.shape[1], dtype=jnp.int32)[None],
         reward_state=x.reward_state._replace(length=x.reward_state.length + half + 1),
     )
     return Context(policy, prm), x

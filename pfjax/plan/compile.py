@@ -27,6 +27,7 @@ from pfjax.plan.weights import as_loaded, weights
 from pfjax.reasoning import automaton, rewards
 from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.model import Settings
+from pfjax.reasoning.passes import PRMState
 from pfjax.reasoning.pool import Context, Pool, is_cache
 from pfjax.reasoning.programs import Rules, Shared
 from pfjax.reasoning.run import bucket, pad
@@ -142,7 +143,7 @@ def compile_step(setup: Setup, mesh: Mesh, name: str) -> Compiled:
 
 def _reward_caches(state: smc.State) -> tuple[KV, ...]:
     reward = state.particles.reward_state
-    return (reward.kv,) if isinstance(reward, rewards.PRMState) else ()
+    return (reward.kv,) if isinstance(reward, PRMState) else ()
 
 
 def _engine(setup: Setup, mesh: Mesh) -> Engine:

@@ -11,13 +11,14 @@ bits as TPU programs read them, byte by byte (XLA:CPU converts one layer's at a 
 loops; that copy is not counted). Knows nothing of devices.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from pfjax.plan.shapes import Workload, caches, nbytes, prm_step, split_bytes, table_bytes
 from pfjax.plan.weights import Model, is_split, weight_bytes
-from pfjax.reasoning.rewards import group_size
+from pfjax.reasoning.passes import rows_at_once
 
 
 class Memory(NamedTuple):
@@ -44,7 +45,7 @@ def memory(work: Workload) -> Memory:
     pool, context = found.pool, found.context
     x = pool.state.particles
     policy_cache, prm_cache = caches(work)
-    rest = x._replace(policy_cache=(), reward_state=getattr(x.reward_state, "length", ()))
+    rest = x._replace(policy_cache=(), reward_state=x.reward_state[1:])
     lengths = [p._replace(kv=()) for p in (context.policy, context.prm) if p is not None]
     prompt = sum(map(nbytes, (*lengths, pool.state.log_evidence, pool.state.t)))
     prompt += sum(map(nbytes, (pool.resampled, pool.keys, pool.busy)))
@@ -79,8 +80,8 @@ def _activations(work: Workload) -> int:
         prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
         columns = prompt + found.pool.state.particles.reward_state.kv.k[0].shape[-1] + buffer
         parts.append(_block(work.prm, work, work.problems, prompt, prompt))
-        step, block = prm_step(work.prm, work.budget)
-        rows = work.problems * group_size(work.problems, work.particles, step, block)
+        _, block = prm_step(work.prm, work.budget)
+        rows = prod(rows_at_once(work.problems, work.particles, block))
         parts.append(_block(work.prm, work, rows, block, columns))
     return max(parts)
 

@@ -20,6 +20,7 @@ from pfjax.models.prm import RewardModule
 from pfjax.plan.weights import Model, is_split
 from pfjax.reasoning import automaton, foreign, particles, rewards
 from pfjax.reasoning.flight import Budget, begin
+from pfjax.reasoning.passes import blocks
 from pfjax.reasoning.pool import Context, Pool
 from pfjax.reasoning.run import bucket, pad
 
@@ -103,7 +104,7 @@ def prm_step(prm: Model, budget: Budget) -> tuple[int, int]:
     if prm.reads_text:
         room = foreign.room(budget, prm.config.max_positions)
         return room.width, room.block
-    count, block = rewards.blocks(budget.step_tokens)
+    count, block = blocks(budget.step_tokens)
     return count * block, block
 
 

@@ -20,9 +20,11 @@ from jaxtyping import Array, Int
 from pfjax import models
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
+from pfjax.reasoning import passes
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.particles import Particles
-from pfjax.reasoning.rewards import PRMState, RewardModel, blocks, read_blocks
+from pfjax.reasoning.passes import PRMState, blocks
+from pfjax.reasoning.rewards import RewardModel
 
 PER_STEP = 2
 """PRM tokens that a format may put between a step and what stands before it."""
@@ -170,10 +172,14 @@ def text_reward(
         tokens, count = text.tokens, text.count
         if tokens is None or count is None:
             raise ValueError("text has no tokens; score steps after a Reader has read them.")
-        value, buffer = read_blocks(prm, prefix, state, tokens, count, reading.block)
-        kv, new = cache.commit(state.kv, buffer, state.length), count > 0
+        found = passes.read(prm, prefix, state, tokens, count, x.history, reading.block)
+        kv, new = cache.commit(state.kv, found.buffer, state.length), count > 0
         length = state.length + jnp.where(new, count - reading.dropped, 0)
-        return PRMState(kv, length), jnp.where(new, value, x.value), jnp.maximum(count, 0)
+        return (
+            PRMState(kv, length),
+            jnp.where(new, found.value, x.value),
+            jnp.maximum(found.cost, 0),
+        )
 
     return RewardModel(init, score)
 

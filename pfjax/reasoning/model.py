@@ -18,11 +18,12 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.reasoning import particles, potentials
 from pfjax.reasoning.automaton import StopTable
-from pfjax.reasoning.flight import Budget, Writer
+from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.potentials import Potential
 from pfjax.reasoning.propose import propose
 from pfjax.reasoning.rewards import RewardModel
 from pfjax.reasoning.sampling import Sampling
+from pfjax.reasoning.writing import Writer
 
 
 class Settings(NamedTuple):

@@ -18,8 +18,9 @@ from pfjax.reasoning import automaton
 class Particles(NamedTuple):
     """p problems x n particles; s solution tokens and m steps at most.
 
-    `new_tokens` and `new_reward_tokens` count what policy and reward model processed in the newest
-    generation.
+    `history` is the first row of the problem with the same tokens, when the newest step was done, so
+    that copies with the same `history` are alike until their next steps. `new_tokens` and
+    `new_reward_tokens` count what policy and reward model processed in the newest generation.
     """
 
     tokens: Int[Array, "p n s"]
@@ -27,6 +28,7 @@ class Particles(NamedTuple):
     last: Int[Array, "p n"]
     step_end: Int[Array, "p n m"]
     num_steps: Int[Array, "p n"]
+    history: Int[Array, "p n"]
     scored: Int[Array, "p n"]
     new_tokens: Int[Array, "p n"]
     new_reward_tokens: Int[Array, "p n"]
@@ -66,6 +68,7 @@ def empty(
         last=jnp.broadcast_to(last[:, None], rows),
         step_end=jnp.zeros((*rows, max_steps), jnp.int32),
         num_steps=zeros,
+        history=zeros,
         scored=zeros,
         new_tokens=zeros,
         new_reward_tokens=zeros,
@@ -88,3 +91,18 @@ def last_step(x: Particles, width: int) -> tuple[Int[Array, "p n w"], Int[Array,
     columns = start[..., None] + jnp.arange(width, dtype=jnp.int32)[None, None]
     columns = jnp.minimum(columns, x.tokens.shape[2] - 1)
     return jnp.take_along_axis(x.tokens, columns, axis=2), x.length - start
+
+
+def first_alike(
+    history: Int[Array, "p n"], tokens: Int[Array, "p n t"], among: Bool[Array, "p n"]
+) -> Int[Array, "p n"]:
+    """The first row `among` those with the same history and the same new tokens; itself for the rest.
+
+    >>> among = jnp.array([[False, True, True, True]])
+    >>> first_alike(jnp.array([[0, 0, 2, 0]]), jnp.full((1, 4, 3), 7), among).tolist()
+    [[0, 1, 2, 1]]
+    """
+    alike = jnp.all(tokens[:, :, None] == tokens[:, None], axis=3)
+    alike &= (history[:, :, None] == history[:, None]) & among[:, None]
+    itself = jnp.arange(history.shape[1], dtype=jnp.int32)[None]
+    return jnp.where(among, jnp.argmax(alike, axis=2).astype(jnp.int32), itself)

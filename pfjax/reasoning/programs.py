@@ -21,9 +21,9 @@ from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
-from pfjax.reasoning import foreign, particles, rewards
+from pfjax.reasoning import foreign, particles, passes, rewards
 from pfjax.reasoning.automaton import StopTable
-from pfjax.reasoning.flight import Writer, begin, block, land
+from pfjax.reasoning.flight import begin, land
 from pfjax.reasoning.model import Settings, weighed
 from pfjax.reasoning.particles import last_step
 from pfjax.reasoning.pool import (
@@ -38,6 +38,7 @@ from pfjax.reasoning.pool import (
     with_caches,
     without_caches,
 )
+from pfjax.reasoning.writing import Writer, block
 
 
 class Shared(NamedTuple):
@@ -53,7 +54,7 @@ class Rules(NamedTuple):
     """Of a search with n particles a problem.
 
     `together` problems a group of devices are weighed at a time (None: all, at a common barrier),
-    `slots` rows of each write at a time (None: all n).
+    `slots` rows of each write at a time (None: all n); with `lanes` equal rows are decoded once.
     """
 
     settings: Settings
@@ -62,6 +63,7 @@ class Rules(NamedTuple):
     move: smc.Move = smc.gather
     together: int | None = None
     slots: int | None = None
+    lanes: bool = False
 
 
 class Programs(NamedTuple):
@@ -79,7 +81,7 @@ class Programs(NamedTuple):
     def grow(self, pool: Pool, level: int) -> Pool:
         policy, prm = self.columns(level)
         x, reward = pool.state.particles, pool.state.particles.reward_state
-        if isinstance(reward, rewards.PRMState):
+        if isinstance(reward, passes.PRMState):
             reward = rewards.widen(reward, prm, self.rules.settings.budget.step_tokens)
         x = x._replace(policy_cache=cache.widen(x.policy_cache, policy), reward_state=reward)
         return pool._replace(state=pool.state._replace(particles=x))
@@ -125,6 +127,7 @@ class Programs(NamedTuple):
             shared.stop,
             self.rules.settings.sampling,
             self.rules.settings.budget,
+            self.rules.lanes,
         )
         x, p = pool.state.particles, pool.busy.shape[0]
         together = self._together(p)
@@ -132,7 +135,7 @@ class Programs(NamedTuple):
         def write(carry):
             kv, flight, rows = carry
             before = flight.count
-            kv, flight = block(writer, pool.row_keys, x.length, kv, flight, self.rules.slots)
+            kv, flight = block(writer, pool.row_keys, x, kv, flight, self.rules.slots)
             ran = jnp.max(flight.count - before)
             return kv, flight, rows + ran * p * min(self.rules.slots or self.rules.n, self.rules.n)
 

@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from pfjax.reasoning.flight import Writer, begin, block, land
+from pfjax.reasoning.flight import begin, land
 from pfjax.reasoning.particles import Particles
+from pfjax.reasoning.writing import Writer, block
 
 
 def propose(writer: Writer, keys: Key[Array, "p n"], x: Particles) -> Particles:
     """Every unfinished particle with one more step; finished ones stay as they are."""
 
     def body(carry):
-        return block(writer, keys, x.length, *carry)
+        return block(writer, keys, x, *carry)
 
     start = (x.policy_cache, begin(x, writer.budget))
     kv, flight = jax.lax.while_loop(lambda carry: ~jnp.all(carry[1].done), body, start)

@@ -16,15 +16,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
-from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
-from pfjax.reasoning.flight import put_rows
+from pfjax.reasoning import passes
 from pfjax.reasoning.particles import Particles, last_step
-
-GROUPS, FEW = 4, 256
+from pfjax.reasoning.passes import PRMState, blocks
 
 
 class RewardModel(NamedTuple):
@@ -43,13 +41,6 @@ class StripTable(NamedTuple):
 
     bare: Int[Array, "d v"]
     rest: Int[Array, "d v"]
-
-
-class PRMState(NamedTuple):
-    """A particle's committed PRM cache and how many of its columns are real."""
-
-    kv: cache.KV
-    length: Int[Array, "p n"]
 
 
 def none() -> RewardModel:
@@ -147,89 +138,15 @@ def process_reward(
         count = jnp.where(new, count + 1, 0)
         at = jnp.arange(width, dtype=jnp.int32)[None, None]
         tokens = jnp.where(at == (count - 1)[..., None], probe, tokens)
-        value, buffer = read_blocks(prm, prefix, state, tokens, count, block)
-        kv = cache.commit(state.kv, buffer, state.length)
-        return PRMState(kv, state.length + count), jnp.where(new, value, x.value), count
+        found = passes.read(prm, prefix, state, tokens, count, x.history, block)
+        kv = cache.commit(state.kv, found.buffer, state.length)
+        after = PRMState(kv, state.length + count)
+        return after, jnp.where(new, found.value, x.value), found.cost
 
     return RewardModel(init, score)
-
-
-def blocks(step_tokens: int) -> tuple[int, int]:
-    """How many blocks a step and its probe are scored in, and the tokens of each.
-
-    >>> blocks(12), blocks(256)
-    ((1, 13), (5, 52))
-    """
-    count = -(-(step_tokens + 1) // 64)
-    return count, -(-(step_tokens + 1) // count)
 
 
 def widen(state: PRMState, columns: int, step_tokens: int) -> PRMState:
     """A state whose cache holds `columns` and one step more."""
     count, block = blocks(step_tokens)
     return state._replace(kv=cache.widen(state.kv, columns + count * block))
-
-
-def read_blocks(
-    prm: RewardModule,
-    prefix: cache.Prefix,
-    state: PRMState,
-    tokens: Int[Array, "p n w"],
-    count: Int[Array, "p n"],
-    block: int,
-) -> tuple[Float[Array, "p n"], cache.KV]:
-    """(value at each row's last token, filled buffer).
-
-    Steps of several blocks are read in groups of rows with about as many tokens each, longest first,
-    so that short steps do not wait for blocks that only a long one fills.
-    """
-    p, n, width = tokens.shape
-    size = group_size(p, n, width, block)
-    if size == n:
-        return _read(prm, prefix, state, tokens, count, block)
-    order = jnp.argsort(-count, axis=1, stable=True)
-
-    def group(g, found):
-        rows = jax.lax.dynamic_slice_in_dim(order, g * size, size, axis=1)
-        own, ids, many = smc.gather((state, tokens, count), rows)
-        part = _read(prm, prefix, own, ids, many, block)
-        return put_rows(found, part, rows)
-
-    buffer = cache.empty(prm.config, tokens.shape[:2], width, prefix.kv.k[0].dtype)
-    return jax.lax.fori_loop(0, GROUPS, group, (jnp.zeros(count.shape, jnp.float32), buffer))
-
-
-def group_size(p: int, n: int, width: int, block: int) -> int:
-    """Rows of each problem that are read at a time: a group's, or all n.
-
-    Groups whose blocks have fewer than `FEW` tokens would read the weights for longer than multiply.
-
-    >>> group_size(1, 32, 260, 52), group_size(1, 8, 260, 52), group_size(32, 16, 13, 13)
-    (8, 8, 16)
-    """
-    size, rest = divmod(n, GROUPS)
-    return n if width == block or rest or p * size * block < FEW else size
-
-
-def _read(prm, prefix, state: PRMState, tokens, count, block: int):
-    """Loops over the blocks that some row needs."""
-    rows, width = tokens.shape[:2], tokens.shape[2]
-    longest = jnp.max(count)
-    columns = jnp.arange(block, dtype=jnp.int32)[None, None]
-
-    def body(carry):
-        start, probed, buffer = carry
-        part = jax.lax.dynamic_slice_in_dim(tokens, start, block, axis=2)
-        hidden, buffer = cache.extend(
-            prm.decoder, part, prefix, state.kv, state.length, buffer, start
-        )
-        here = (start + columns) == (count - 1)[..., None]
-        probed = probed + jnp.sum(jnp.where(here[..., None], hidden, 0.0), axis=2)
-        return start + block, probed, buffer
-
-    dtype = prefix.kv.k[0].dtype
-    buffer = cache.empty(prm.config, rows, width, dtype)
-    probed = jnp.zeros((*rows, prm.config.hidden_size), dtype)
-    carry = (jnp.zeros((), jnp.int32), probed, buffer)
-    _, probed, buffer = jax.lax.while_loop(lambda c: c[0] < longest, body, carry)
-    return prm.margin(probed), buffer

@@ -87,13 +87,17 @@ def test_values_are_those_of_the_whole_text(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_prm_token_is_counted_once(name):
-    """What `PRM.encode` adds to a path with each step, and the probes that it reads alone."""
+    """What `PRM.encode` adds to a distinct path with each step, and the probes that it reads alone."""
     model = prm(name)
     dropped = 0 if model.format.keep_probe else len(model.format.probe)
     for result in searched(name):
-        total = 0
+        total, seen = 0, set()
         for node in result.tree.nodes:
             nodes = path(result, node)
+            ids = tuple(tuple(n.tokens) for n in nodes)
+            if ids in seen:
+                continue
+            seen.add(ids)
             now = len(model.encode(result.question, texts(nodes))[0])
             if len(nodes) == 1:
                 total += now - len(model.format.prompt(result.question))

@@ -104,12 +104,17 @@ def test_log_prob_equals_the_teacher_forced_one():
 def test_counts_are_those_of_the_tree():
     """Policy tokens are those of all nodes, dead ones too.
 
-    PRM tokens are the same without delimiters plus probes.
+    PRM tokens are the same without delimiters plus probes, of each distinct path once.
     """
     for result in batch_of_seven():
-        sampled = sum(len(node.tokens) for node in result.tree.nodes)
-        assert result.counts.policy_tokens == sampled
-        assert result.counts.prm_tokens >= sampled
+        nodes = result.tree.nodes
+        assert result.counts.policy_tokens == sum(len(node.tokens) for node in nodes)
+        paths = {}
+        for i, node in enumerate(nodes):
+            before = paths[node.parent] if node.parent >= 0 else ()
+            paths[i] = (*before, tuple(node.tokens))
+        read = sum(len(path[-1]) for path in set(paths.values()))
+        assert read <= result.counts.prm_tokens <= read + len(set(paths.values()))
 
 
 def test_finished_particles_stay():

@@ -1,0 +1,137 @@
+"""A PRM's passes over the newest steps: each distinct partial solution is read once.
+
+    found = read(prm, prefix, state, tokens, count, first, block)
+
+After resampling many particles are copies, and copies often write the same step. Rows of a problem
+with the same tokens so far have the same value and the same cache, so one row is read for all of
+them. What is left is sorted by length and read `ROWS` rows of a problem and about `FEW` tokens at a
+time, so that short steps do not wait for blocks that only a long one fills.
+"""
+
+from math import gcd
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from pfjax.models import cache
+from pfjax.models.prm import RewardModule
+from pfjax.reasoning.move import move_in_place
+
+ROWS, FEW = 2, 512
+
+
+class PRMState(NamedTuple):
+    """A particle's committed PRM cache and how many of its columns are real."""
+
+    kv: cache.KV
+    length: Int[Array, "p n"]
+
+
+class Found(NamedTuple):
+    """Values at the rows' last tokens, keys and values of their steps, and how many tokens were read
+    for each row: none for a copy of an earlier one.
+    """
+
+    value: Float[Array, "p n"]
+    buffer: cache.KV
+    cost: Int[Array, "p n"]
+
+
+def blocks(step_tokens: int) -> tuple[int, int]:
+    """How many blocks a step and its probe are read in, and the tokens of each: at most 64.
+
+    >>> blocks(12), blocks(256)
+    ((1, 13), (5, 52))
+    """
+    count = -(-(step_tokens + 1) // 64)
+    return count, -(-(step_tokens + 1) // count)
+
+
+def rows_at_once(p: int, n: int, block: int) -> tuple[int, int]:
+    """(groups, rows of one problem in each) that are read at a time.
+
+    Passes of fewer than `FEW` tokens would read the weights for longer than multiply.
+
+    >>> rows_at_once(1, 32, 52), rows_at_once(1, 16, 13), rows_at_once(32, 16, 13)
+    ((5, 2), (8, 2), (20, 2))
+    """
+    rows = gcd(n, ROWS)
+    return min(p * n // rows, -(-FEW // (rows * block))), rows
+
+
+def read(
+    prm: RewardModule,
+    prefix: cache.Prefix,
+    state: PRMState,
+    tokens: Int[Array, "p n w"],
+    count: Int[Array, "p n"],
+    first: Int[Array, "p n"],
+    block: int,
+) -> Found:
+    """The newest steps, `count` of `tokens` each (0: none), in blocks of `block` columns.
+
+    `first` is the first row of the problem with the same tokens so far, see `Particles.history`.
+    """
+    p, n, width = tokens.shape
+    cost = jnp.where(first == jnp.arange(n, dtype=jnp.int32)[None], count, 0)
+    groups, rows = rows_at_once(p, n, block)
+    if groups * rows == p * n:
+        value, buffer = _read(prm, prefix, state.kv, state.length, tokens, count, block)
+        return Found(value, buffer, cost)
+    order = jnp.argsort(-cost, axis=1, stable=True).astype(jnp.int32)
+    order = (order + n * jnp.arange(p, dtype=jnp.int32)[:, None]).reshape(-1, rows)
+    longest = jnp.max(_take(cost, order), axis=1)
+    queue = jnp.argsort(-longest, stable=True).astype(jnp.int32)
+    queue = jnp.pad(queue, (0, groups), constant_values=len(queue))
+
+    def some(i, found):
+        places = jax.lax.dynamic_slice(queue, (i * groups,), (groups,))
+        there, at = (places < len(order))[:, None], order[jnp.minimum(places, len(order) - 1)]
+        kv, length, ids, many = _take((state.kv, state.length, tokens, cost), at)
+        prompt = jax.tree.map(lambda x: x[at[:, 0] // n], prefix)
+        part = _read(prm, prompt, kv, length, ids, jnp.where(there, many, 0), block)
+        return _put(found, part, jnp.where(there, at, p * n))
+
+    buffer = cache.empty(prm.config, (p, n), width, prefix.kv.k[0].dtype)
+    passes = -(-jnp.sum(longest > 0, dtype=jnp.int32) // groups)
+    blank = (jnp.zeros((p, n), jnp.float32), buffer)
+    value, buffer = jax.lax.fori_loop(0, passes, some, blank)
+    return Found(*move_in_place((value, buffer), first), cost)
+
+
+def _take(tree: PyTree[Array], at: Int[Array, "*b"]) -> PyTree[Array]:
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[at], tree)
+
+
+def _put(tree: PyTree[Array], part: PyTree[Array], at: Int[Array, "*b"]) -> PyTree[Array]:
+    """`part` in the rows `at`; rows past the last are dropped."""
+
+    def put(x, new):
+        flat = x.reshape(-1, *x.shape[2:])
+        return flat.at[at].set(new, mode="drop").reshape(x.shape)
+
+    return jax.tree.map(put, tree, part)
+
+
+def _read(prm, prefix, kv: cache.KV, length, tokens, count, block: int):
+    """(value, buffer) of rows: loops over the blocks that some row needs."""
+    rows, width = tokens.shape[:2], tokens.shape[2]
+    longest = jnp.max(count)
+    columns = jnp.arange(block, dtype=jnp.int32)[None, None]
+
+    def body(carry):
+        start, probed, buffer = carry
+        part = jax.lax.dynamic_slice_in_dim(tokens, start, block, axis=2)
+        hidden, buffer = cache.extend(prm.decoder, part, prefix, kv, length, buffer, start)
+        here = (start + columns) == (count - 1)[..., None]
+        probed = probed + jnp.sum(jnp.where(here[..., None], hidden, 0.0), axis=2)
+        return start + block, probed, buffer
+
+    dtype = prefix.kv.k[0].dtype
+    buffer = cache.empty(prm.config, rows, width, dtype)
+    probed = jnp.zeros((*rows, prm.config.hidden_size), dtype)
+    carry = (jnp.zeros((), jnp.int32), probed, buffer)
+    _, probed, buffer = jax.lax.while_loop(lambda c: c[0] < longest, body, carry)
+    return prm.margin(probed), buffer

@@ -1,0 +1,115 @@
+"""Tokens of steps in progress: every particle of every problem writes its next step.
+
+A row stops at the delimiter, at EOS, at a closed \\boxed{}, or at a budget. Token j of a row's step is
+drawn with fold_in(row key, j), so that neither blocks nor the rest of the batch change it (in full
+precision caches). Inside a block the caches are only read: new keys and values go to a small buffer
+at one scalar column and are committed behind each row's suffix when the block ends.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key, PyTree
+
+from pfjax import smc
+from pfjax.models import cache
+from pfjax.models.decoder import Decoder
+from pfjax.models.sharding import gathered
+from pfjax.reasoning import automaton, lanes
+from pfjax.reasoning.flight import BLOCK, Budget, Flight
+from pfjax.reasoning.particles import Particles
+from pfjax.reasoning.sampling import Sampling, draw, log_probs
+
+
+class Writer(NamedTuple):
+    """What writes: the policy, the prompts, and the rules; with `lanes` equal rows are decoded once."""
+
+    policy: Decoder
+    prefix: cache.Prefix
+    table: automaton.StopTable
+    sampling: Sampling
+    budget: Budget
+    lanes: bool = False
+
+
+def block(
+    writer: Writer,
+    keys: Key[Array, "p n"],
+    x: Particles,
+    kv: cache.KV,
+    flight: Flight,
+    slots: int | None = None,
+) -> tuple[cache.KV, Flight]:
+    """Up to budget.block more tokens for rows that are not done.
+
+    x are the particles before the step, whose caches are `kv`. With `slots` < n only that many rows
+    of each problem write, the first ones that are not done; the others wait for a later block. Blocks
+    are shorter then, since a slot stays empty from the end of its row's step to the end of the block.
+    """
+    n, tokens = x.length.shape[1], writer.budget.block
+    if slots is None or slots >= n:
+        buffer, after = _write(writer, keys, x.length, x.history, kv, flight, tokens)
+        return cache.commit(kv, buffer, x.length + flight.count), after
+    rows = jnp.argsort(flight.done, axis=1, stable=True)[:, :slots]
+    tokens = BLOCK // 2 if tokens == BLOCK else tokens
+    keys, length, history = smc.gather((keys, x.length, x.history), rows)
+    own, begun = smc.gather((kv, flight), rows)
+    buffer, after = _write(writer, keys, length, history, own, begun, tokens)
+    part = cache.commit(own, buffer, length + begun.count)
+    return put_rows((kv, flight), (part, after), rows)
+
+
+def put_rows(tree: PyTree[Array], part: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:
+    """`part` in the rows `rows` of each problem."""
+    write = jax.vmap(lambda x, new, i: x.at[i].set(new, unique_indices=True))
+    return jax.tree.map(lambda x, new: write(x, new, rows), tree, part)
+
+
+def _write(
+    writer: Writer, keys, length, history, kv: cache.KV, flight: Flight, tokens: int
+) -> tuple[cache.KV, Flight]:
+    policy, prefix = writer.policy, writer.prefix
+    cached = length + flight.count
+    put = partial(_put, writer, keys, length)
+
+    def token(state):
+        column, flight, buffer = state
+        last = flight.last[..., None]
+        hidden, buffer = cache.extend(policy, last, prefix, kv, cached, buffer, column)
+        flight, _ = put(flight, policy.logits(hidden[:, :, 0]))
+        return column + 1, flight, buffer
+
+    buffer = cache.empty(policy.config, cached.shape, tokens, prefix.kv.k[0].dtype)
+    state = (jnp.zeros((), jnp.int32), flight, buffer)
+    for size in lanes.sizes(cached.size) if writer.lanes else ():
+        state = lanes.decode(size, policy, prefix, kv, cached, history, put, state)
+    more = lambda s: (s[0] < tokens) & ~jnp.all(s[1].done)  # noqa: E731
+    _, flight, buffer = jax.lax.while_loop(more, token, state)
+    return buffer, flight
+
+
+def _put(
+    writer: Writer, keys: Key[Array, "p n"], length: Int[Array, "p n"], f: Flight, logits: Array
+) -> tuple[Flight, Int[Array, "p n"]]:
+    """The flight with one more token of every row that is not done, and the tokens drawn."""
+    split = jax.vmap(jax.vmap(jax.random.fold_in))
+    logp = log_probs(gathered(logits), writer.sampling)
+    drawn = draw(split(keys, f.count), logp)
+    chosen = jnp.take_along_axis(logp, drawn[..., None], axis=-1)[..., 0]
+    stop, ended, finished = automaton.advance(writer.table, f.stop, drawn, f.count == 0)
+    live, budget = ~f.done, writer.budget
+    count = f.count + live.astype(jnp.int32)
+    column = jax.lax.broadcasted_iota(jnp.int32, f.tokens.shape, 2) == f.count[..., None]
+    full = (length + count >= budget.max_tokens) | (count >= budget.step_tokens)
+    flight = Flight(
+        tokens=jnp.where(column & live[..., None], drawn[..., None], f.tokens),
+        count=count,
+        last=jnp.where(live, drawn, f.last),
+        log_prob=f.log_prob + jnp.where(live, chosen, 0.0),
+        done=f.done | ended | full,
+        finished=f.finished | (live & finished),
+        stop=jax.tree.map(lambda new, old: jnp.where(live, new, old), stop, f.stop),
+    )
+    return flight, drawn
