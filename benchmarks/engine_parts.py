@@ -165,7 +165,10 @@ def _timed(call: Callable[[int], list[Result]], repeats: int):
 
 
 def _lower_bound(solver: Solver, results: list[Result]) -> float:
-    """Seconds of two operations a weight and token, policy and PRM, at the rate of a large product."""
+    """Seconds of two operations a weight and token at the rate of a large product.
+
+    Tokens are those that the policy sampled, equal ones too, and that the PRM read.
+    """
     assert solver.prm is not None
     weights = count_weights(solver.policy.decoder), count_weights(solver.prm.module)
     counts = [r.counts for r in results]

@@ -3,7 +3,7 @@ bound.
 
     python benchmarks/speed.py                    writes the Speed section of benchmarks/RESULTS.md
 
-The lower bound counts two operations a weight for every token that was needed (policy and PRM, no
+The lower bound counts two operations a weight for every token that was sampled or read by the PRM (no
 padding, no attention) at the rate of a large float32 matrix product measured in the same process.
 """
 

@@ -70,7 +70,7 @@ def _row(x: Array, like: Array) -> Array:
 def multiply(
     x: Float[Array, "*b inputs"], weight: Float[Array, "outputs inputs"], *, dtype: DTypeLike
 ) -> Float[Array, "*b outputs"]:
-    """x W^T, summed in at least float32, as `dtype`.
+    """x W^T, summed in float32, as `dtype`.
 
     XLA:CPU packs the right operand anew for every product, which for few rows takes longer than to
     multiply, so there the weight stands on the left. It uses its units for bfloat16 only for products
@@ -92,7 +92,7 @@ def _on_cpu(x: Array, weight: Array, *, dtype: DTypeLike) -> Array:
         return _plain(x, weight, dtype=jnp.float32).astype(dtype)
     y = _plain(weight, x.reshape(-1, x.shape[-1]), dtype=jnp.float32)
     # Without the barrier the compiler would exchange the operands again.
-    return jax.lax.optimization_barrier(y).T.astype(dtype).reshape(*x.shape[:-1], -1)
+    return jax.lax.optimization_barrier(y).T.astype(dtype).reshape(*x.shape[:-1], len(weight))
 
 
 def _rows(x: Array) -> int:

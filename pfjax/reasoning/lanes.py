@@ -15,23 +15,39 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int, PyTree
 
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
+from pfjax.models.sharding import model_size
 from pfjax.reasoning.flight import Flight, written
 from pfjax.reasoning.particles import first_alike
 
 SHARES, LEAST = (0.125, 0.25), 64
 
 
-def sizes(rows: int) -> tuple[int, ...]:
-    """Numbers of lanes to try for so many rows; few rows take no longer than their weights.
+def sizes(rows: int, prompt: int, suffix: int) -> tuple[int, ...]:
+    """Numbers of lanes to try for so many rows, whose prompts and suffixes have so many columns.
 
-    >>> sizes(512), sizes(16)
-    ((64, 128), ())
+    None for few rows, which take as long as reading the weights, and for prompts so long that the lanes
+    would take more memory than the suffixes of all rows.
+
+    >>> sizes(512, 64, 108), sizes(16, 64, 108), sizes(512, 1024, 108)
+    ((64, 128), (), ())
     """
-    return tuple(int(share * rows) for share in SHARES) if rows >= LEAST else ()
+    counts = tuple(int(share * rows) for share in SHARES)
+    short = max(counts, default=0) * (prompt + suffix) <= rows * suffix
+    return counts if rows >= LEAST and short else ()
+
+
+def pay(policy: Decoder, mesh: Mesh | None) -> bool:
+    """Whether a row costs its operations, as on a CPU, and the number of rows changes no token.
+
+    It does in bfloat16, where a problem's particles would depend on those beside it.
+    """
+    exact = policy.norm.scale[...].dtype == jnp.float32
+    return jax.default_backend() == "cpu" and exact and model_size(mesh) == 1
 
 
 class Lanes(NamedTuple):
@@ -58,8 +74,8 @@ def decode(
     draw: Callable[[Flight, Array], tuple[Flight, Array]],
     state: tuple[Int[Array, ""], Flight, cache.KV],
 ) -> tuple[Int[Array, ""], Flight, cache.KV]:
-    """(column, flight, buffer of all rows) when all rows are done, `tokens` columns are written, or
-    `size` lanes are too few.
+    """(column, flight, buffer of all rows) when all rows are done, the buffer is full, or `size` lanes
+    are too few.
 
     `draw(flight, logits[p, n, v])` gives the next flight and the tokens drawn.
     """
@@ -97,7 +113,7 @@ def decode(
 
 def _begun(size, prefix, kv, history, state) -> Lanes:
     """A lane for each distinct row that is not done, if there are enough."""
-    _, flight, buffer = state
+    column, flight, buffer = state
     live = ~flight.done
     first = first_alike(history, written(flight), live)
     leads = live & (first == _own(first))
@@ -107,7 +123,7 @@ def _begun(size, prefix, kv, history, state) -> Lanes:
     problems = row // flight.done.shape[1]
     one = lambda x: jnp.zeros((size, 1, *x.shape[2:]), x.dtype)  # noqa: E731
     blank = jax.tree.map(one, (kv, buffer))
-    needed = jnp.where(count <= size, count, 0)
+    needed = jnp.where((count <= size) & (column < buffer.v[0].shape[-2]), count, 0)
     own, begun = _loaded(blank, (kv, buffer), row, needed)
     prompts = jax.tree.map(lambda x: jnp.zeros((size, *x.shape[1:]), x.dtype), prefix.kv)
     prompts = _moved(prompts, prefix.kv, problems, jnp.arange(size, dtype=jnp.int32), needed)
@@ -142,7 +158,10 @@ def _split(lanes: Lanes, drawn: Int[Array, "p n"], live: Bool[Array, "p n"]) -> 
 
 
 def _copied(buffer: cache.KV, own: cache.KV, lane: Int[Array, "p n"], which: Bool[Array, "p n"]):
-    """The buffer of all rows with what the lanes of rows `which` wrote."""
+    """(buffer of all rows with what the lanes of rows `which` wrote, `own`).
+
+    `own` goes through the loop: what changes it later has to wait for what is copied here.
+    """
     order = jnp.argsort(~which.ravel(), stable=True).astype(jnp.int32)
     n, flat = which.shape[1], lane.ravel()
 

@@ -14,12 +14,15 @@ from pfjax.models import cache
 from pfjax.models.config import DecoderConfig
 from pfjax.reasoning import automaton
 
+MOST_COMPARED = 1024
+
 
 class Particles(NamedTuple):
     """p problems x n particles; s solution tokens and m steps at most.
 
-    `history` is the first row of the problem with the same tokens, when the newest step was done, so
-    that copies with the same `history` are alike until their next steps. `new_tokens` and
+    `history` is the first row of the problem with the same tokens when the newest step was done; rows
+    with the same one are alike until they write again. It is a row's own number if it wrote no step then.
+    `new_tokens` and
     `new_reward_tokens` count what policy and reward model processed in the newest generation.
     """
 
@@ -98,11 +101,15 @@ def first_alike(
 ) -> Int[Array, "p n"]:
     """The first row `among` those with the same history and the same new tokens; itself for the rest.
 
+    More rows than `MOST_COMPARED` are not compared: n^2 pairs would take longer than what they save.
+
     >>> among = jnp.array([[False, True, True, True]])
     >>> first_alike(jnp.array([[0, 0, 2, 0]]), jnp.full((1, 4, 3), 7), among).tolist()
     [[0, 1, 2, 1]]
     """
+    itself = jnp.broadcast_to(jnp.arange(history.shape[1], dtype=jnp.int32)[None], history.shape)
+    if history.shape[1] > MOST_COMPARED:
+        return itself
     alike = jnp.all(tokens[:, :, None] == tokens[:, None], axis=3)
     alike &= (history[:, :, None] == history[:, None]) & among[:, None]
-    itself = jnp.arange(history.shape[1], dtype=jnp.int32)[None]
     return jnp.where(among, jnp.argmax(alike, axis=2).astype(jnp.int32), itself)

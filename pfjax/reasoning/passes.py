@@ -4,8 +4,9 @@
 
 After resampling many particles are copies, and copies often write the same step. Rows of a problem
 with the same tokens so far have the same value and the same cache, so one row is read for all of
-them. What is left is sorted by length and read `ROWS` rows of a problem and about `FEW` tokens at a
-time, so that short steps do not wait for blocks that only a long one fills.
+them (where all rows fit one pass, copies are read along: that costs nothing). What is left is sorted
+by length and read `ROWS` rows of a problem and about `FEW` tokens at a time, so that short steps do
+not wait for blocks that only a long one fills.
 """
 
 from math import gcd
@@ -29,9 +30,9 @@ class PRMState(NamedTuple):
     length: Int[Array, "p n"]
 
 
-class Found(NamedTuple):
+class Read(NamedTuple):
     """Values at the rows' last tokens, keys and values of their steps, and how many tokens were read
-    for each row: none for a copy of an earlier one.
+    for each row: none for a copy of an earlier row.
     """
 
     value: Float[Array, "p n"]
@@ -69,17 +70,18 @@ def read(
     count: Int[Array, "p n"],
     first: Int[Array, "p n"],
     block: int,
-) -> Found:
+) -> Read:
     """The newest steps, `count` of `tokens` each (0: none), in blocks of `block` columns.
 
-    `first` is the first row of the problem with the same tokens so far, see `Particles.history`.
+    `first` is the first row of the problem with the same tokens so far, as `Particles.history` is until
+    rows are resampled.
     """
     p, n, width = tokens.shape
     cost = jnp.where(first == jnp.arange(n, dtype=jnp.int32)[None], count, 0)
     groups, rows = rows_at_once(p, n, block)
     if groups * rows == p * n:
         value, buffer = _read(prm, prefix, state.kv, state.length, tokens, count, block)
-        return Found(value, buffer, cost)
+        return Read(value, buffer, cost)
     order = jnp.argsort(-cost, axis=1, stable=True).astype(jnp.int32)
     order = (order + n * jnp.arange(p, dtype=jnp.int32)[:, None]).reshape(-1, rows)
     longest = jnp.max(_take(cost, order), axis=1)
@@ -98,7 +100,8 @@ def read(
     passes = -(-jnp.sum(longest > 0, dtype=jnp.int32) // groups)
     blank = (jnp.zeros((p, n), jnp.float32), buffer)
     value, buffer = jax.lax.fori_loop(0, passes, some, blank)
-    return Found(*move_in_place((value, buffer), first), cost)
+    value, buffer = move_in_place((value, buffer), first)
+    return Read(value, buffer, cost)
 
 
 def _take(tree: PyTree[Array], at: Int[Array, "*b"]) -> PyTree[Array]:

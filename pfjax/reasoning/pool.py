@@ -68,7 +68,7 @@ class Found(NamedTuple):
     """What one call of `advance` found.
 
     `problem` is each problem's place in its group of devices, places past the last mean none;
-    `decoded` [1] counts the rows that went through the policy.
+    `decoded` [1] counts the rows that were written for, equal ones as often as they are there.
     """
 
     problem: Int[Array, " c"]
@@ -96,12 +96,9 @@ def is_cache(node) -> bool:
     return isinstance(node, cache.KV)
 
 
-def without_caches(tree: PyTree) -> PyTree:
-    """`tree` with None for every cache."""
-    return jax.tree.map(lambda x: None if is_cache(x) else x, tree, is_leaf=is_cache)
-
-
-def with_caches(tree: PyTree, whole: PyTree) -> PyTree:
-    """`tree` with the caches of `whole`."""
-    pick = lambda old, new: old if is_cache(old) else new  # noqa: E731
-    return jax.tree.map(pick, whole, tree, is_leaf=is_cache)
+def put_around_caches(
+    tree: PyTree[Array], part: PyTree[Array], places: Int[Array, " c"]
+) -> PyTree[Array]:
+    """`put`, but caches in `tree` keep what they hold."""
+    write = lambda x, new: x if is_cache(x) else put(x, new, places)  # noqa: E731
+    return jax.tree.map(write, tree, part, is_leaf=is_cache)

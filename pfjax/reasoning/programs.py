@@ -33,10 +33,9 @@ from pfjax.reasoning.pool import (
     Prompts,
     Snapshot,
     put,
+    put_around_caches,
     ready,
     take,
-    with_caches,
-    without_caches,
 )
 from pfjax.reasoning.writing import Writer, block
 
@@ -108,8 +107,7 @@ class Programs(NamedTuple):
     def admit(self, params, context: Context, pool: Pool, prompts: Prompts, keys, places):
         fresh, begun = self.start(0, params, prompts, keys)
         # Particles' caches keep what they hold: columns past a row's length are never seen.
-        placed = put(without_caches(pool), without_caches(begun), places)
-        return put(context, fresh, places), with_caches(placed, pool)
+        return put(context, fresh, places), put_around_caches(pool, begun, places)
 
     def advance(self, params, context: Context, pool: Pool) -> tuple[Pool, Found]:
         policy, prm, shared = self._merge(params)

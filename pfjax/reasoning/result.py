@@ -28,8 +28,8 @@ class Solution:
 class Counts:
     """What the search of one problem processed; `seconds` is its share of the batch's time.
 
-    `policy_tokens` counts every sampled token, those of discarded particles too; `prompt_tokens`
-    those of both models.
+    `policy_tokens` counts every sampled token, those of discarded particles too; `prm_tokens` those of
+    distinct partial solutions, which the PRM reads once; `prompt_tokens` those of both models.
     """
 
     policy_tokens: int

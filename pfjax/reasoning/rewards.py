@@ -121,8 +121,7 @@ def process_reward(
     """A PRM with the policy's tokenizer, scored incrementally in blocks of at most 64 tokens.
 
     `columns` bounds a solution's PRM tokens (tokens and probes). The value is the float32 log-odds
-    at the probe. A block is skipped when every row's step ends before it. `kv_format` as in
-    `model.Settings`.
+    at the probe. `kv_format` as in `model.Settings`.
     """
     count, block = blocks(step_tokens)
     width = count * block

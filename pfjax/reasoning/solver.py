@@ -18,8 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from pfjax import models
-from pfjax.models import sharding
-from pfjax.reasoning import automaton, foreign, rewards, run
+from pfjax.reasoning import automaton, foreign, lanes, rewards, run
 from pfjax.reasoning.engine import Engine, problem_keys
 from pfjax.reasoning.finish import finish
 from pfjax.reasoning.flight import Budget
@@ -169,15 +168,9 @@ class Solver:
             settings = Settings(
                 self.sampling, self.budget, found.potential(self.tau), self.kv_format
             )
-            rules = Rules(
-                settings,
-                found.resampler,
-                particles,
-                found.move,
-                together,
-                self.slots,
-                self._lanes(),
-            )
+            merge = lanes.pay(self.policy.decoder, self.mesh)
+            how = found.move, together, self.slots, merge
+            rules = Rules(settings, found.resampler, particles, *how)
             module = prm.module if prm else None
             self._engines[kind] = make(self.policy.decoder, module, shared, rules, self.mesh)
         return self._engines[kind]
@@ -190,10 +183,6 @@ class Solver:
         if self.budget.step_tokens <= SHORT_STEP or each == 1:
             return None
         return max(each // 8, 1)
-
-    def _lanes(self) -> bool:
-        """Whether equal rows are decoded once: where a row costs its operations, as on a CPU."""
-        return jax.default_backend() == "cpu" and sharding.model_size(self.mesh) == 1
 
     def _groups(self) -> int:
         return 1 if self.mesh is None else self.mesh.shape[self.mesh.axis_names[0]]

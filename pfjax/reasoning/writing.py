@@ -72,25 +72,26 @@ def _write(
 ) -> tuple[cache.KV, Flight]:
     policy, prefix = writer.policy, writer.prefix
     cached = length + flight.count
-    put = partial(_put, writer, keys, length)
+    step = partial(_drawn, writer, keys, length)
 
     def token(state):
         column, flight, buffer = state
         last = flight.last[..., None]
         hidden, buffer = cache.extend(policy, last, prefix, kv, cached, buffer, column)
-        flight, _ = put(flight, policy.logits(hidden[:, :, 0]))
+        flight, _ = step(flight, policy.logits(hidden[:, :, 0]))
         return column + 1, flight, buffer
 
     buffer = cache.empty(policy.config, cached.shape, tokens, prefix.kv.k[0].dtype)
     state = (jnp.zeros((), jnp.int32), flight, buffer)
-    for size in lanes.sizes(cached.size) if writer.lanes else ():
-        state = lanes.decode(size, policy, prefix, kv, cached, history, put, state)
+    columns = prefix.kv.k[0].shape[-1], kv.k[0].shape[-1]
+    for size in lanes.sizes(cached.size, *columns) if writer.lanes else ():
+        state = lanes.decode(size, policy, prefix, kv, cached, history, step, state)
     more = lambda s: (s[0] < tokens) & ~jnp.all(s[1].done)  # noqa: E731
     _, flight, buffer = jax.lax.while_loop(more, token, state)
     return buffer, flight
 
 
-def _put(
+def _drawn(
     writer: Writer, keys: Key[Array, "p n"], length: Int[Array, "p n"], f: Flight, logits: Array
 ) -> tuple[Flight, Int[Array, "p n"]]:
     """The flight with one more token of every row that is not done, and the tokens drawn."""

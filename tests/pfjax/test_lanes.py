@@ -112,16 +112,28 @@ def test_which_loop_runs(written):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step_tokens, together", ((12, None), (40, 2)))
-def test_a_search_with_lanes_draws_the_same_particles(monkeypatch, step_tokens, together):
+@pytest.mark.parametrize(
+    "step_tokens, how",
+    (
+        (12, {}),
+        (40, {"together": 2}),
+        (12, {"kv_format": "int8"}),
+        (12, {"mesh": 2}),
+        (40, {"together": 2, "slots": 3}),
+    ),
+    ids=str,
+)
+def test_a_search_with_lanes_draws_the_same_particles(monkeypatch, step_tokens, how):
     """Steps of one block and of several, at a common barrier and at barriers of their own."""
+    if "mesh" in how:
+        how = {"mesh": models.make_mesh(how["mesh"], 1)}
     questions = [generate(i, "validation", (2, 5)).question for i in range(5)]
 
     def solve(shares):
         monkeypatch.setattr(lanes, "SHARES", shares)
         monkeypatch.setattr(lanes, "LEAST", 1)
-        how = {"temperature": 1.3, "tau": 0.3, "together": together}
-        solver = pfjax.load(step_tokens=step_tokens, max_tokens=96, **how)
+        budget = {"step_tokens": step_tokens, "max_tokens": 96}
+        solver = pfjax.load(**budget, temperature=1.3, tau=0.3, **how)
         return solver.solve(questions, particles=8, key=5, batch=4)
 
     found = solve((0.125, 0.25))

@@ -153,16 +153,16 @@ def test_buckets_are_the_least_that_hold_the_prompt():
         assert run.bucket(length) == next(w for w in widths if w >= length)
 
 
-PROBLEMS, PARTICLES = 6, 5
+PROBLEMS, PARTICLES, MANY = 6, 5, 14
 
 
 @functools.cache
 def step(
-    together: int | None, kv_format: str | None
+    together: int | None, kv_format: str | None, particles: int = PARTICLES
 ) -> tuple[hlo.Computations, set[tuple[int, ...]]]:
     """`advance` compiled for a CPU, and the shapes of its caches: as they are, and rows flattened."""
     how = sharing(together, kv_format=kv_format)
-    engine = how._engine("pf", PARTICLES, PROBLEMS)
+    engine = how._engine("pf", particles, PROBLEMS)
     prompts = jax.eval_shape(lambda: run.pad([([1] * 9, [1] * 9)], PROBLEMS, 192))
     context, pool = engine.shapes(prompts, how.budget.max_tokens)
     text = engine.lower_step(engine.params, context, pool).compile().as_text()
@@ -171,15 +171,23 @@ def step(
     )
     shapes = {leaf.shape for kv in caches if isinstance(kv, cache.KV) for leaf in (*kv.k, *kv.v)}
     assert len(shapes) == 8, shapes
-    flat = {(PROBLEMS * PARTICLES, *s[2:]) for s in shapes if len(s) == 5}
+    flat = {(PROBLEMS * particles, *s[2:]) for s in shapes if len(s) == 5}
     return hlo.parse(text), shapes | flat
 
 
 @pytest.mark.parametrize(
-    "together, kv_format", ((None, None), slow(1, None), slow(None, "int8"), slow(1, "int8"))
+    "together, kv_format, particles",
+    (
+        (None, None, PARTICLES),
+        (None, None, MANY),
+        slow(1, None, PARTICLES),
+        slow(None, "int8", PARTICLES),
+        slow(1, "int8", MANY),
+    ),
 )
-def test_no_loop_copies_a_cache(together, kv_format):
-    found, shapes = step(together, kv_format)
+def test_no_loop_copies_a_cache(together, kv_format, particles):
+    """With many particles lanes and several passes of the PRM are among the loops."""
+    found, shapes = step(together, kv_format, particles)
     bodies = hlo._loop_bodies(found)
     assert any("dot" in line for name in bodies for line in found[name])
     wanted = {tuple(sorted(s)) for s in shapes}
