@@ -17,7 +17,7 @@ from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder
 from pfjax.reasoning import Budget, Sampling, Settings, automaton, rewards, run
 from pfjax.reasoning.engine import Engine, problem_keys
-from pfjax.reasoning.programs import Shared
+from pfjax.reasoning.programs import Rules, Shared
 from pfjax.search import methods
 
 UNEVEN = Budget(step_tokens=128, max_tokens=640, max_steps=8)
@@ -35,7 +35,9 @@ def rows_used(options: Namespace) -> dict:
     """New tokens per row decoded, for a random policy whose steps have very different lengths."""
     rows = []
     for name, problems, places, together, slots in WRITING:
-        search = _Counting(*_uneven(), 32, together=together, slots=slots)
+        *parts, settings, resampler = _uneven()
+        rules = Rules(settings, resampler, 32, together=together, slots=slots)
+        search = _Counting(*parts, rules)
         keys = problem_keys(jax.random.key(0), list(range(problems)))
         jobs = [run.Job(i, _prompt(i), keys[i]) for i in range(problems)]
         found = run.run(search, UNEVEN, jobs, places)
