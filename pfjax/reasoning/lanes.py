@@ -22,23 +22,24 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.sharding import model_size
 from pfjax.reasoning.flight import Flight, written
-from pfjax.reasoning.particles import first_alike
+from pfjax.reasoning.particles import MOST_COMPARED, first_alike
 
-SHARES, LEAST = (0.125, 0.25), 64
+SHARES, LEAST = (0.125, 0.25), 256
 
 
-def sizes(rows: int, prompt: int, suffix: int) -> tuple[int, ...]:
-    """Numbers of lanes to try for so many rows, whose prompts and suffixes have so many columns.
+def sizes(p: int, n: int, prompt: int, suffix: int) -> tuple[int, ...]:
+    """Numbers of lanes to try for p * n rows, whose prompts and suffixes have so many columns.
 
-    None for few rows, which take as long as reading the weights, and for prompts so long that the lanes
+    None for few rows, for which compiling takes longer than is saved, and for prompts so long that the lanes
     would take more memory than the suffixes of all rows.
 
-    >>> sizes(512, 64, 108), sizes(16, 64, 108), sizes(512, 1024, 108)
+    >>> sizes(32, 16, 64, 108), sizes(1, 16, 64, 108), sizes(32, 16, 1024, 108)
     ((64, 128), (), ())
     """
+    rows = p * n
     counts = tuple(int(share * rows) for share in SHARES)
     short = max(counts, default=0) * (prompt + suffix) <= rows * suffix
-    return counts if rows >= LEAST and short else ()
+    return counts if rows >= LEAST and n <= MOST_COMPARED and short else ()
 
 
 def pay(policy: Decoder, mesh: Mesh | None) -> bool:

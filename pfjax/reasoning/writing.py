@@ -84,7 +84,7 @@ def _write(
     buffer = cache.empty(policy.config, cached.shape, tokens, prefix.kv.k[0].dtype)
     state = (jnp.zeros((), jnp.int32), flight, buffer)
     columns = prefix.kv.k[0].shape[-1], kv.k[0].shape[-1]
-    for size in lanes.sizes(cached.size, *columns) if writer.lanes else ():
+    for size in lanes.sizes(*cached.shape, *columns) if writer.lanes else ():
         state = lanes.decode(size, policy, prefix, kv, cached, history, step, state)
     more = lambda s: (s[0] < tokens) & ~jnp.all(s[1].done)  # noqa: E731
     _, flight, buffer = jax.lax.while_loop(more, token, state)

@@ -52,8 +52,7 @@ def written():
 
     def write(shares):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lanes, "SHARES", shares)
-            patch.setattr(lanes, "LEAST", 1)
+            patch.setattr(lanes, "sizes", lambda p, n, *_: [int(s * p * n) for s in shares])
             rows = []
             extend = cache.extend
 

@@ -153,7 +153,7 @@ def test_buckets_are_the_least_that_hold_the_prompt():
         assert run.bucket(length) == next(w for w in widths if w >= length)
 
 
-PROBLEMS, PARTICLES, MANY = 6, 5, 14
+PROBLEMS, PARTICLES, MANY = 6, 5, 44
 
 
 @functools.cache
