@@ -11,14 +11,13 @@ bits as TPU programs read them, byte by byte (XLA:CPU converts one layer's at a 
 loops; that copy is not counted). Knows nothing of devices.
 """
 
-from math import prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from pfjax.plan.shapes import Workload, caches, nbytes, prm_step, split_bytes, table_bytes
 from pfjax.plan.weights import Model, is_split, weight_bytes
-from pfjax.reasoning.passes import rows_at_once
+from pfjax.reasoning.passes import group_size
 
 
 class Memory(NamedTuple):
@@ -80,8 +79,8 @@ def _activations(work: Workload) -> int:
         prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
         columns = prompt + found.pool.state.particles.reward_state.kv.k[0].shape[-1] + buffer
         parts.append(_block(work.prm, work, work.problems, prompt, prompt))
-        _, block = prm_step(work.prm, work.budget)
-        rows = prod(rows_at_once(work.problems, work.particles, block))
+        step, block = prm_step(work.prm, work.budget)
+        rows = work.problems * group_size(work.problems, work.particles, step, block)
         parts.append(_block(work.prm, work, rows, block, columns))
     return max(parts)
 

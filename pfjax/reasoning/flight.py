@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from pfjax.models import cache
 from pfjax.reasoning import automaton
@@ -85,6 +85,12 @@ def land(x: Particles, flight: Flight, kv: cache.KV, budget: Budget) -> Particle
         stop=flight.stop,
         policy_cache=kv,
     )
+
+
+def put_rows(tree: PyTree[Array], part: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:
+    """`part` in the rows `rows` of each problem."""
+    write = jax.vmap(lambda x, new, i: x.at[i].set(new, unique_indices=True))
+    return jax.tree.map(lambda x, new: write(x, new, rows), tree, part)
 
 
 def written(flight: Flight) -> Int[Array, "p n t"]:

@@ -16,11 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
+from pfjax.reasoning.flight import put_rows
 from pfjax.reasoning.move import move_in_place
 
-ROWS, FEW = 2, 512
+ROWS, GROUPS, FEW = 2, 4, 512
 
 
 class PRMState(NamedTuple):
@@ -76,12 +78,52 @@ def read(
     `first` is the first row of the problem with the same tokens so far, as `Particles.history` is until
     rows are resampled.
     """
-    p, n, width = tokens.shape
+    n = tokens.shape[1]
     cost = jnp.where(first == jnp.arange(n, dtype=jnp.int32)[None], count, 0)
+    # TPU programs copied a cache in the loop over passes, so there every row is read.
+    value, buffer = jax.lax.platform_dependent(
+        cpu=lambda: _distinct(prm, prefix, state, tokens, count, first, cost, block),
+        default=lambda: _groups(prm, prefix, state, tokens, count, block),
+    )
+    return Read(value, buffer, cost)
+
+
+def group_size(p: int, n: int, width: int, block: int) -> int:
+    """Rows of each problem that an accelerator reads at a time: a quarter of them, or all n.
+
+    Groups whose blocks have fewer than half of `FEW` tokens read the weights for longer than multiply.
+
+    >>> group_size(1, 32, 260, 52), group_size(1, 8, 260, 52), group_size(32, 16, 13, 13)
+    (8, 8, 16)
+    """
+    size, rest = divmod(n, GROUPS)
+    return n if width == block or rest or 2 * p * size * block < FEW else size
+
+
+def _groups(prm, prefix, state: PRMState, tokens, count, block: int):
+    """(value, buffer) of all rows: of steps of several blocks a group of rows at a time, longest first."""
+    p, n, width = tokens.shape
+    size = group_size(p, n, width, block)
+    if size == n:
+        return _read(prm, prefix, state.kv, state.length, tokens, count, block)
+    order = jnp.argsort(-count, axis=1, stable=True)
+
+    def group(g, found):
+        rows = jax.lax.dynamic_slice_in_dim(order, g * size, size, axis=1)
+        own, ids, many = smc.gather((state, tokens, count), rows)
+        part = _read(prm, prefix, own.kv, own.length, ids, many, block)
+        return put_rows(found, part, rows)
+
+    buffer = cache.empty(prm.config, (p, n), width, prefix.kv.k[0].dtype)
+    return jax.lax.fori_loop(0, GROUPS, group, (jnp.zeros((p, n), jnp.float32), buffer))
+
+
+def _distinct(prm, prefix, state: PRMState, tokens, count, first, cost, block: int):
+    """(value, buffer) of all rows, each distinct one read once."""
+    p, n, width = tokens.shape
     groups, rows = rows_at_once(p, n, block)
     if groups * rows == p * n:
-        value, buffer = _read(prm, prefix, state.kv, state.length, tokens, count, block)
-        return Read(value, buffer, cost)
+        return _read(prm, prefix, state.kv, state.length, tokens, count, block)
     order = jnp.argsort(-cost, axis=1, stable=True).astype(jnp.int32)
     order = (order + n * jnp.arange(p, dtype=jnp.int32)[:, None]).reshape(-1, rows)
     longest = jnp.max(_take(cost, order), axis=1)
@@ -100,20 +142,18 @@ def read(
     passes = -(-jnp.sum(longest > 0, dtype=jnp.int32) // groups)
     blank = (jnp.zeros((p, n), jnp.float32), buffer)
     value, buffer = jax.lax.fori_loop(0, passes, some, blank)
-    value, buffer = move_in_place((value, buffer), first)
-    return Read(value, buffer, cost)
+    return move_in_place((value, buffer), first)
 
 
 def _take(tree: PyTree[Array], at: Int[Array, "*b"]) -> PyTree[Array]:
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[at], tree)
+    return jax.tree.map(lambda x: x[at // x.shape[1], at % x.shape[1]], tree)
 
 
 def _put(tree: PyTree[Array], part: PyTree[Array], at: Int[Array, "*b"]) -> PyTree[Array]:
     """`part` in the rows `at`; rows past the last are dropped."""
 
     def put(x, new):
-        flat = x.reshape(-1, *x.shape[2:])
-        return flat.at[at].set(new, mode="drop").reshape(x.shape)
+        return x.at[at // x.shape[1], at % x.shape[1]].set(new, mode="drop")
 
     return jax.tree.map(put, tree, part)
 

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Int, Key
 
 from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.sharding import gathered
 from pfjax.reasoning import automaton, lanes
-from pfjax.reasoning.flight import BLOCK, Budget, Flight
+from pfjax.reasoning.flight import BLOCK, Budget, Flight, put_rows
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.sampling import Sampling, draw, log_probs
 
@@ -59,12 +59,6 @@ def block(
     buffer, after = _write(writer, keys, length, history, own, begun, tokens)
     part = cache.commit(own, buffer, length + begun.count)
     return put_rows((kv, flight), (part, after), rows)
-
-
-def put_rows(tree: PyTree[Array], part: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:
-    """`part` in the rows `rows` of each problem."""
-    write = jax.vmap(lambda x, new, i: x.at[i].set(new, unique_indices=True))
-    return jax.tree.map(lambda x, new: write(x, new, rows), tree, part)
 
 
 def _write(

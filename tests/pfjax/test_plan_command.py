@@ -76,7 +76,7 @@ BIG = dict(policy="Qwen2.5-32B", prm="Qwen2.5-Math-PRM-72B")
     [
         (Request(device="v5e", mesh="1x4"), "--problems 2"),
         (Request(device="v5e", mesh="1x2", problems=1, particles=4), "--weight-format int8"),
-        (Request(device="H100", mesh="1x1", problems=1, particles=267), "--particles"),
+        (Request(device="H100", mesh="1x1", problems=1, particles=265), "--particles"),
         (Request(**BIG, device="v5p", mesh="1x1"), "--mesh 1x8"),
         (Request(**BIG, device="v5e", mesh="1x1"), "--weight-format int8 --particles"),
         (Request(max_tokens=4000), "--max-tokens 3800"),
