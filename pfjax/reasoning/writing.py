@@ -77,8 +77,8 @@ def _write(
 
     buffer = cache.empty(policy.config, cached.shape, tokens, prefix.kv.k[0].dtype)
     state = (jnp.zeros((), jnp.int32), flight, buffer)
-    columns = prefix.kv.k[0].shape[-1], kv.k[0].shape[-1]
-    for size in lanes.sizes(*cached.shape, *columns) if writer.lanes else ():
+    (p, n), prompt, suffix = cached.shape, prefix.kv.k[0].shape[-1], kv.k[0].shape[-1]
+    for size in lanes.sizes(p, n, prompt, suffix) if writer.lanes else ():
         state = lanes.decode(size, policy, prefix, kv, cached, history, step, state)
     more = lambda s: (s[0] < tokens) & ~jnp.all(s[1].done)  # noqa: E731
     _, flight, buffer = jax.lax.while_loop(more, token, state)
