@@ -22,8 +22,8 @@ class Particles(NamedTuple):
 
     `history` is the first row of the problem with the same tokens when the newest step was done; rows
     with the same one are alike until they write again. It is a row's own number if it wrote no step then.
-    `new_tokens` and
-    `new_reward_tokens` count what policy and reward model processed in the newest generation.
+    `new_tokens` and `new_reward_tokens` count what policy and reward model processed in the newest
+    generation.
     """
 
     tokens: Int[Array, "p n s"]
