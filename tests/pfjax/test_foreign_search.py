@@ -192,19 +192,19 @@ def test_a_solution_that_the_prm_has_no_room_for_is_truncated():
     """It keeps the value of the steps before; those of other solutions are as ever."""
     model = prm("skywork")
     module = nnx.merge(*nnx.split(model.module))
-    module.config = replace(model.config, max_positions=200)
+    module.config = replace(model.config, max_positions=160)
     how = replace(solver("skywork"), prm=replace(model, module=module), _engines={})
     results, early = how.solve(QUESTIONS, particles=4, key=5, batch=4), 0
     for result in results:
         for nodes in ends(result):
             tokens = len(model.encode(result.question, texts(nodes))[0])
             values = np.array([0.0, *model.score(result.question, texts(nodes))])
-            unread = tokens > 200 or cut(nodes)
-            early += tokens > 200 and not cut(nodes) and len(nodes) < BUDGET.max_steps
+            unread = tokens > 160 or cut(nodes)
+            early += tokens > 160 and not cut(nodes) and len(nodes) < BUDGET.max_steps
             assert nodes[-1].finished or not unread
             assert nodes[-1].value == pytest.approx(values[-2 if unread else -1], abs=1e-4)
         for solution in result.solutions:
             tokens = len(model.encode(result.question, solution.steps)[0])
-            assert solution.truncated or tokens <= 200
+            assert solution.truncated or tokens <= 160
     assert early > 1
-    assert how._engine("pf", 4, 4)._reading.solution == 200
+    assert how._engine("pf", 4, 4)._reading.solution == 160
