@@ -5,8 +5,10 @@ python benchmarks/engine_probes.py --only groups
 """
 
 import argparse
+import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
@@ -19,7 +21,7 @@ from results import machine, write_section
 import pfjax
 from pfjax.bench import timed
 from pfjax.models import cache
-from pfjax.reasoning import passes, run
+from pfjax.reasoning import lanes, passes, run
 from pfjax.reasoning.result import Result
 from pfjax.tasks import orchard
 
@@ -85,7 +87,7 @@ def int8() -> Iterator[str]:
 
 
 def groups() -> Iterator[str]:
-    """Long steps scored in groups of rows of about one length."""
+    """Long steps scored in groups of rows of about one length, as on accelerators."""
     prm = pfjax.load().prm
     assert prm is not None
     graph, weights = nnx.split(prm.module)
@@ -97,11 +99,9 @@ def groups() -> Iterator[str]:
     prefix = cache.Prefix(cache.empty(prm.config, (p,), 128), length, length + 400)
     suffix = cache.empty(prm.config, (p, n), 256 + many * block)
     state = passes.PRMState(suffix, jnp.asarray(draw.integers(0, 200, (p, n)), jnp.int32))
-    first = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (p, n))
 
     def read(weights):
-        module = nnx.merge(graph, weights)
-        return passes.read(module, prefix, state, tokens, count, first, block)
+        return passes._groups(nnx.merge(graph, weights), prefix, state, tokens, count, block)
 
     grouped, few = milliseconds(read, weights), passes.FEW
     passes.FEW = 10**9
@@ -124,6 +124,74 @@ def products() -> Iterator[str]:
             yield f"[{rows}, 896] @ [896, 4864], {dtype}{into}: {milliseconds(fn, x, ws) / 24:.2f} ms"
 
 
+def operands() -> Iterator[str]:
+    """Weights [inputs, outputs] on the right of a product, and [outputs, inputs] on its left."""
+    for rows in (16, 256):
+        for dtype in ("float32", "bfloat16"):
+            x, *ws = (
+                0.02 * jax.random.normal(jax.random.key(i), shape, dtype)
+                for i, shape in enumerate([(rows, 896)] + 24 * [(896, 4864)])
+            )
+            out = lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32)  # noqa: E731
+            right = milliseconds(lambda x, ws, o=out: [o(x, w) for w in ws], x, ws)
+            turned = [jnp.array(w.T) for w in ws]
+            left = milliseconds(lambda x, ws, o=out: [_barrier(o(w, x.T)).T for w in ws], x, turned)
+            size = f"896 to 4864, {rows} rows, {dtype}"
+            yield f"{size}: weights right {right / 24:.2f} ms, left {left / 24:.2f} ms"
+
+
+def _barrier(x):
+    """Without it the compiler exchanges the operands again."""
+    return jax.lax.optimization_barrier(x)
+
+
+def distinct() -> Iterator[str]:
+    """How much of a search is written or read more than once by rows of one problem."""
+    for n in (16, 64):
+        steps, prefixes, tokens, written = 0, 0, 0, 0
+        for result in pfjax.load().solve(questions(), n):
+            before: list[tuple[tuple[int, ...], ...]] = []
+            texts: set[tuple[int, ...]] = set()
+            for node in result.tree.nodes:
+                own = tuple(node.tokens)
+                before.append((*(before[node.parent] if node.parent >= 0 else ()), own))
+                start = sum(before[-1][:-1], ())
+                texts.update(accumulate(own[:-1], lambda a, t: (*a, t), initial=start))
+            steps += len(set(before))
+            written += len(before)
+            prefixes += len(texts)
+            tokens += sum(len(node.tokens) for node in result.tree.nodes)
+        share = f"{steps / written:.0%} of the steps, {prefixes / tokens:.0%} of the decoded tokens"
+        yield f"distinct within a problem, pf, N = {n}: {share}"
+
+
+WAYS = {
+    "every row decoded and read": ((), 2, 10**9),
+    "distinct solutions read": ((), 2, 512),
+    "decoded in lanes too (as shipped)": (lanes.SHARES, passes.ROWS, passes.FEW),
+    "lanes of 3/8 too": ((0.125, 0.25, 0.375), 2, 512),
+    "passes of 1024 tokens": (lanes.SHARES, 2, 1024),
+    "passes of 2048 tokens": (lanes.SHARES, 2, 2048),
+    "passes of 1 row a problem": (lanes.SHARES, 1, 512),
+    "passes of 4 rows a problem": (lanes.SHARES, 4, 512),
+}
+
+
+def alike() -> Iterator[str]:
+    """A search by what is decoded and read once, the ways in turn so that all see the same machine."""
+    for n, ways in ((16, list(WAYS)), (64, list(WAYS)[:3])):
+        solvers, seconds = ({way: make() for way in ways} for make in (pfjax.load, list))
+        for key in range(6):
+            for way in ways:
+                lanes.SHARES, passes.ROWS, passes.FEW = WAYS[way]
+                start = time.perf_counter()
+                solvers[way].solve(questions(), n, key)
+                if key > 0:
+                    seconds[way].append(time.perf_counter() - start)
+        for way in ways:
+            yield f"{PROBLEMS} problems x {n}, {way}: {median(seconds[way]):.2f} s"
+
+
 def scores() -> Iterator[str]:
     """Scores of one query a row against its own keys, 512 rows of 3 heads, 76 columns."""
     q = jax.random.normal(jax.random.key(0), (512, 3, 1, 32))
@@ -138,7 +206,9 @@ def _summed(q, k):
     return jnp.sum(q.swapaxes(-1, -2) * k, axis=-2)
 
 
-PROBES = {f.__name__: f for f in (ancestry, int8, groups, products, scores)}
+PROBES = {
+    f.__name__: f for f in (ancestry, int8, groups, products, operands, distinct, alike, scores)
+}
 
 
 def main() -> None:
