@@ -11,7 +11,7 @@ from toy_prms import policy, prm, spelled_out
 import pfjax
 from pfjax import models
 from pfjax.models.formats import PRM_KINDS
-from pfjax.reasoning import foreign, run
+from pfjax.reasoning import foreign, passes, run
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.result import Result
 from pfjax.reasoning.sampling import Sampling
@@ -150,9 +150,14 @@ def test_sharing_a_device_or_a_mesh_changes_no_particle(
 
 @pytest.mark.slow
 def test_a_large_batch_whose_caches_grow_gives_the_same_particles(monkeypatch):
+    """Its steps read two rows at a time."""
     monkeypatch.setattr(run, "LARGE_BATCH", 4)
+    monkeypatch.setattr(passes, "FEW", 1)
+    puts, put = [], passes._put
+    monkeypatch.setattr(passes, "_put", lambda *a: puts.append(0) or put(*a))
     how = solver("rlhflow")
     assert_same(how.solve(QUESTIONS, particles=4, key=5, batch=4), searched("rlhflow"))
+    assert puts
     assert how.compilations() == 9  # start, then write and weigh at three widths, grown twice
 
 
