@@ -51,10 +51,7 @@ def prefill_operations(model: Model, lengths: Sequence[int], columns: int | None
 def search_operations(
     policy_tokens: int, prm_tokens: int, policy_weights: int, prm_weights: int
 ) -> int:
-    """Two a weight and token of a whole search: no prompts, no padding, no attention.
-
-    Tokens of equal rows, which a CPU decodes once, count as often as they are there.
-    """
+    """Two a weight and token of a whole search: no prompts, no padding, no attention."""
     return 2 * (policy_tokens * policy_weights + prm_tokens * prm_weights)
 
 

@@ -88,7 +88,7 @@ def land(x: Particles, flight: Flight, kv: cache.KV, budget: Budget) -> Particle
 
 
 def put_rows(tree: PyTree[Array], part: PyTree[Array], rows: Int[Array, "p m"]) -> PyTree[Array]:
-    """`part` in the rows `rows` of each problem."""
+    """`part` in the rows `rows` of each problem; rows past the last are dropped."""
     write = jax.vmap(lambda x, new, i: x.at[i].set(new, unique_indices=True))
     return jax.tree.map(lambda x, new: write(x, new, rows), tree, part)
 

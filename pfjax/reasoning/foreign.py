@@ -172,7 +172,9 @@ def text_reward(
         tokens, count = text.tokens, text.count
         if tokens is None or count is None:
             raise ValueError("text has no tokens; score steps after a Reader has read them.")
-        found = passes.read(prm, prefix, state, tokens, count, x.history, reading.block)
+        found = passes.read(
+            prm, prefix, state, tokens, count=count, first=x.history, block=reading.block
+        )
         kv, new = cache.commit(state.kv, found.buffer, state.length), count > 0
         length = state.length + jnp.where(new, count - reading.dropped, 0)
         return (

@@ -21,7 +21,8 @@ class Particles(NamedTuple):
     """p problems x n particles; s solution tokens and m steps at most.
 
     `history` is the first row of the problem with the same tokens when the newest step was done; rows
-    with the same one are alike until they write again. It is a row's own number if it wrote no step then.
+    with the same one are alike until they write again. It is a row's own number if it wrote no step then,
+    or if there are more than `MOST_COMPARED` rows.
     `new_tokens` and `new_reward_tokens` count what policy and reward model processed in the newest
     generation.
     """

@@ -1,6 +1,6 @@
 """A PRM's passes over the newest steps: each distinct partial solution is read once.
 
-    found = read(prm, prefix, state, tokens, count, first, block)
+    found = read(prm, prefix, state, tokens, count=count, first=first, block=block)
 
 After resampling many particles are copies, and copies often write the same step. Rows of a problem
 with the same tokens so far have the same value and the same cache, so one row is read for all of
@@ -33,8 +33,8 @@ class PRMState(NamedTuple):
 
 
 class Read(NamedTuple):
-    """Values at the rows' last tokens, keys and values of their steps, and how many tokens were read
-    for each row: none for a copy of an earlier row.
+    """Values at the rows' last tokens, keys and values of their steps, and how many tokens each row
+    adds: none for a copy of an earlier row, which accelerators read along but nothing has to.
     """
 
     value: Float[Array, "p n"]
@@ -69,6 +69,7 @@ def read(
     prefix: cache.Prefix,
     state: PRMState,
     tokens: Int[Array, "p n w"],
+    *,
     count: Int[Array, "p n"],
     first: Int[Array, "p n"],
     block: int,

@@ -68,7 +68,7 @@ class Found(NamedTuple):
     """What one call of `advance` found.
 
     `problem` is each problem's place in its group of devices, places past the last mean none;
-    `decoded` [1] counts the rows that were written for, equal ones as often as they are there.
+    `decoded` [1] counts rows times tokens of all loops: rows that are done and empty places too.
     """
 
     problem: Int[Array, " c"]

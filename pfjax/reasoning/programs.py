@@ -53,7 +53,7 @@ class Rules(NamedTuple):
     """Of a search with n particles a problem.
 
     `together` problems a group of devices are weighed at a time (None: all, at a common barrier),
-    `slots` rows of each write at a time (None: all n); with `lanes` equal rows are decoded once.
+    `slots` rows of each write at a time (None: all n).
     """
 
     settings: Settings
@@ -62,7 +62,6 @@ class Rules(NamedTuple):
     move: smc.Move = smc.gather
     together: int | None = None
     slots: int | None = None
-    lanes: bool = False
 
 
 class Programs(NamedTuple):
@@ -125,7 +124,6 @@ class Programs(NamedTuple):
             shared.stop,
             self.rules.settings.sampling,
             self.rules.settings.budget,
-            self.rules.lanes,
         )
         x, p = pool.state.particles, pool.busy.shape[0]
         together = self._together(p)

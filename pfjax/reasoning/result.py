@@ -29,7 +29,8 @@ class Counts:
     """What the search of one problem processed; `seconds` is its share of the batch's time.
 
     `policy_tokens` counts every sampled token, those of discarded particles too; `prm_tokens` those of
-    distinct partial solutions, which the PRM reads once; `prompt_tokens` those of both models.
+    distinct partial solutions, on accelerators too, where copies are read along (of all, above 1024
+    particles); `prompt_tokens` those of both models.
     """
 
     policy_tokens: int

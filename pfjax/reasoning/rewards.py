@@ -3,7 +3,7 @@
 A RewardModel is a pair of functions over batches of particles:
 
     init(p, n)        -> state                     any pytree with leading axes [p, n]; moves with the particles
-    score(state, x)   -> (state, v[p, n], cost)    values of the newest steps; cost[p, n] tokens were processed
+    score(state, x)   -> (state, v[p, n], cost)    values of the newest steps; cost[p, n] tokens that it adds
 
 `process_reward` runs a PRM incrementally against its own KV cache: the step's tokens without the
 delimiter, then the probe token, whose cache entry is kept (the form of Qwen2.5-Math-PRM).
@@ -137,7 +137,7 @@ def process_reward(
         count = jnp.where(new, count + 1, 0)
         at = jnp.arange(width, dtype=jnp.int32)[None, None]
         tokens = jnp.where(at == (count - 1)[..., None], probe, tokens)
-        found = passes.read(prm, prefix, state, tokens, count, x.history, block)
+        found = passes.read(prm, prefix, state, tokens, count=count, first=x.history, block=block)
         kv = cache.commit(state.kv, found.buffer, state.length)
         after = PRMState(kv, state.length + count)
         return after, jnp.where(new, found.value, x.value), found.cost

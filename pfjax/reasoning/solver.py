@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
 from pfjax import models
-from pfjax.reasoning import automaton, foreign, lanes, rewards, run
+from pfjax.reasoning import automaton, foreign, rewards, run
 from pfjax.reasoning.engine import Engine, problem_keys
 from pfjax.reasoning.finish import finish
 from pfjax.reasoning.flight import Budget
@@ -168,8 +168,7 @@ class Solver:
             settings = Settings(
                 self.sampling, self.budget, found.potential(self.tau), self.kv_format
             )
-            merge = lanes.pay(self.policy.decoder, self.mesh)
-            how = found.move, together, self.slots, merge
+            how = found.move, together, self.slots
             rules = Rules(settings, found.resampler, particles, *how)
             module = prm.module if prm else None
             self._engines[kind] = make(self.policy.decoder, module, shared, rules, self.mesh)

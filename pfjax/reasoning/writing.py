@@ -6,7 +6,6 @@ precision caches). Inside a block the caches are only read: new keys and values 
 at one scalar column and are committed behind each row's suffix when the block ends.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,21 +16,20 @@ from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.sharding import gathered
-from pfjax.reasoning import automaton, lanes
+from pfjax.reasoning import automaton
 from pfjax.reasoning.flight import BLOCK, Budget, Flight, put_rows
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.sampling import Sampling, draw, log_probs
 
 
 class Writer(NamedTuple):
-    """What writes: the policy, the prompts, and the rules; with `lanes` equal rows are decoded once."""
+    """What writes: the policy, the prompts, and the rules."""
 
     policy: Decoder
     prefix: cache.Prefix
     table: automaton.StopTable
     sampling: Sampling
     budget: Budget
-    lanes: bool = False
 
 
 def block(
@@ -50,36 +48,36 @@ def block(
     """
     n, tokens = x.length.shape[1], writer.budget.block
     if slots is None or slots >= n:
-        buffer, after = _write(writer, keys, x.length, x.history, kv, flight, tokens)
+        buffer, after = _write(writer, keys, x.length, kv, flight, tokens)
         return cache.commit(kv, buffer, x.length + flight.count), after
     rows = jnp.argsort(flight.done, axis=1, stable=True)[:, :slots]
     tokens = BLOCK // 2 if tokens == BLOCK else tokens
-    keys, length, history = smc.gather((keys, x.length, x.history), rows)
-    own, begun = smc.gather((kv, flight), rows)
-    buffer, after = _write(writer, keys, length, history, own, begun, tokens)
+    keys, length, own, begun = smc.gather((keys, x.length, kv, flight), rows)
+    buffer, after = _write(writer, keys, length, own, begun, tokens)
     part = cache.commit(own, buffer, length + begun.count)
+    # A row that is done may have no room for a block behind it: it is put past the last, that is nowhere.
+    rows = jnp.where(begun.done, n + jnp.arange(slots, dtype=rows.dtype), rows)
     return put_rows((kv, flight), (part, after), rows)
 
 
 def _write(
-    writer: Writer, keys, length, history, kv: cache.KV, flight: Flight, tokens: int
+    writer: Writer, keys, length, kv: cache.KV, flight: Flight, tokens: int
 ) -> tuple[cache.KV, Flight]:
     policy, prefix = writer.policy, writer.prefix
     cached = length + flight.count
-    step = partial(_drawn, writer, keys, length)
 
     def token(state):
         column, flight, buffer = state
         last = flight.last[..., None]
         hidden, buffer = cache.extend(policy, last, prefix, kv, cached, buffer, column)
-        flight, _ = step(flight, policy.logits(hidden[:, :, 0]))
-        return column + 1, flight, buffer
+        return (
+            column + 1,
+            _drawn(writer, keys, length, flight, policy.logits(hidden[:, :, 0])),
+            buffer,
+        )
 
     buffer = cache.empty(policy.config, cached.shape, tokens, prefix.kv.k[0].dtype)
     state = (jnp.zeros((), jnp.int32), flight, buffer)
-    (p, n), prompt, suffix = cached.shape, prefix.kv.k[0].shape[-1], kv.k[0].shape[-1]
-    for size in lanes.sizes(p, n, prompt, suffix) if writer.lanes else ():
-        state = lanes.decode(size, policy, prefix, kv, cached, history, step, state)
     more = lambda s: (s[0] < tokens) & ~jnp.all(s[1].done)  # noqa: E731
     _, flight, buffer = jax.lax.while_loop(more, token, state)
     return buffer, flight
@@ -87,8 +85,8 @@ def _write(
 
 def _drawn(
     writer: Writer, keys: Key[Array, "p n"], length: Int[Array, "p n"], f: Flight, logits: Array
-) -> tuple[Flight, Int[Array, "p n"]]:
-    """The flight with one more token of every row that is not done, and the tokens drawn."""
+) -> Flight:
+    """The flight with one more token of every row that is not done."""
     split = jax.vmap(jax.vmap(jax.random.fold_in))
     logp = log_probs(gathered(logits), writer.sampling)
     drawn = draw(split(keys, f.count), logp)
@@ -98,7 +96,7 @@ def _drawn(
     count = f.count + live.astype(jnp.int32)
     column = jax.lax.broadcasted_iota(jnp.int32, f.tokens.shape, 2) == f.count[..., None]
     full = (length + count >= budget.max_tokens) | (count >= budget.step_tokens)
-    flight = Flight(
+    return Flight(
         tokens=jnp.where(column & live[..., None], drawn[..., None], f.tokens),
         count=count,
         last=jnp.where(live, drawn, f.last),
@@ -107,4 +105,3 @@ def _drawn(
         finished=f.finished | (live & finished),
         stop=jax.tree.map(lambda new, old: jnp.where(live, new, old), stop, f.stop),
     )
-    return flight, drawn

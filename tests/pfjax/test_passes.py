@@ -47,8 +47,9 @@ def found():
     def read(few: int):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(passes, "FEW", few)
+            rest = {"count": jnp.asarray(count), "first": jnp.asarray(first), "block": BLOCK}
             fn = lambda w: passes.read(  # noqa: E731
-                nnx.merge(graph, w), prefix, state, *map(jnp.asarray, (tokens, count, first)), BLOCK
+                nnx.merge(graph, w), prefix, state, jnp.asarray(tokens), **rest
             )
             return jax.jit(fn)(weights)
 

@@ -186,7 +186,7 @@ def step(
     ),
 )
 def test_no_loop_copies_a_cache(together, kv_format, particles):
-    """With many particles lanes and several passes of the PRM are among the loops."""
+    """With many particles several passes of the PRM are among the loops."""
     found, shapes = step(together, kv_format, particles)
     bodies = hlo._loop_bodies(found)
     assert any("dot" in line for name in bodies for line in found[name])
