@@ -131,7 +131,7 @@ class Programs(NamedTuple):
         def write(carry):
             kv, flight, rows = carry
             before = flight.count
-            kv, flight = block(writer, pool.row_keys, x, kv, flight, self.rules.slots)
+            kv, flight = block(writer, pool.row_keys, x, kv, flight, slots=self.rules.slots)
             ran = jnp.max(flight.count - before)
             return kv, flight, rows + ran * p * min(self.rules.slots or self.rules.n, self.rules.n)
 

@@ -38,6 +38,7 @@ def block(
     x: Particles,
     kv: cache.KV,
     flight: Flight,
+    *,
     slots: int | None = None,
 ) -> tuple[cache.KV, Flight]:
     """Up to budget.block more tokens for rows that are not done.
@@ -48,12 +49,12 @@ def block(
     """
     n, tokens = x.length.shape[1], writer.budget.block
     if slots is None or slots >= n:
-        buffer, after = _write(writer, keys, x.length, kv, flight, tokens)
+        buffer, after = _write(writer, keys, x.length, kv, flight, tokens=tokens)
         return cache.commit(kv, buffer, x.length + flight.count), after
     rows = jnp.argsort(flight.done, axis=1, stable=True)[:, :slots]
     tokens = BLOCK // 2 if tokens == BLOCK else tokens
     keys, length, own, begun = smc.gather((keys, x.length, kv, flight), rows)
-    buffer, after = _write(writer, keys, length, own, begun, tokens)
+    buffer, after = _write(writer, keys, length, own, begun, tokens=tokens)
     part = cache.commit(own, buffer, length + begun.count)
     # A row that is done may have no room for a block behind it: it is put past the last, that is nowhere.
     rows = jnp.where(begun.done, n + jnp.arange(slots, dtype=rows.dtype), rows)
@@ -61,7 +62,7 @@ def block(
 
 
 def _write(
-    writer: Writer, keys, length, kv: cache.KV, flight: Flight, tokens: int
+    writer: Writer, keys, length, kv: cache.KV, flight: Flight, *, tokens: int
 ) -> tuple[cache.KV, Flight]:
     policy, prefix = writer.policy, writer.prefix
     cached = length + flight.count
@@ -70,11 +71,8 @@ def _write(
         column, flight, buffer = state
         last = flight.last[..., None]
         hidden, buffer = cache.extend(policy, last, prefix, kv, cached, buffer, column)
-        return (
-            column + 1,
-            _drawn(writer, keys, length, flight, policy.logits(hidden[:, :, 0])),
-            buffer,
-        )
+        logits = policy.logits(hidden[:, :, 0])
+        return column + 1, _drawn(writer, keys, length, flight, logits), buffer
 
     buffer = cache.empty(policy.config, cached.shape, tokens, prefix.kv.k[0].dtype)
     state = (jnp.zeros((), jnp.int32), flight, buffer)

@@ -39,7 +39,9 @@ def written():
     before = random(cache.empty(config, (P, N), COLUMNS)), flight
     writer = writing.Writer(policy.decoder, prefix, table, Sampling(), budget)
     keys = jax.random.split(jax.random.key(1), (P, N))
-    block = jax.jit(lambda slots: writing.block(writer, keys, x, *before, slots), static_argnums=0)
+    block = jax.jit(
+        lambda slots: writing.block(writer, keys, x, *before, slots=slots), static_argnums=0
+    )
     return before, {slots: block(slots) for slots in (1, 3)}
 
 
