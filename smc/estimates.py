@@ -60,15 +60,18 @@ def relative_variance(
     if n < 2:
         raise ValueError(f"log_weights: got {n} particle, want at least 2 to see any variance")
 
-    def same_eve(w: Float[Array, "n"], eve: Int[Array, "n"]) -> Float[Array, ""]:
-        return prefix_sum(jnp.zeros_like(w).at[eve].add(w) ** 2)[-1]
+    def pairs(w: Float[Array, "n"], eve: Int[Array, "n"]) -> tuple[Array, Array]:
+        """Weight of the pairs of one eve and of two; the factor of the second may be huge."""
+        family = jnp.zeros_like(w).at[eve].add(w)
+        before = jnp.concatenate([jnp.zeros_like(w[:1]), prefix_sum(family)[:-1]])
+        return prefix_sum(family**2)[-1], 2 * prefix_sum(family * before)[-1]
 
-    same = vmap_axes(same_eve, eves.ndim - 1)(jnp.exp(log_weights), eves)
+    same, different = vmap_axes(pairs, eves.ndim - 1)(jnp.exp(log_weights), eves)
     generations = (num_resamplings + 1).astype(log_weights.dtype)
-    # 1 - c (1 - same), without the cancellation of two numbers near 1.
+    # 1 - c different, without the cancellation of two numbers near 1.
     excess = jnp.expm1(-generations * jnp.log1p(-1 / jnp.float32(n)))
     dead = jnp.all(jnp.isneginf(log_weights), axis=-1)
-    return jnp.where(dead, 1.0, same - excess * (1 - same))
+    return jnp.where(dead, 1.0, same - excess * different)
 
 
 def evidence_bounds(
