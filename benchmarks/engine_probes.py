@@ -190,6 +190,19 @@ def alike() -> Iterator[str]:
             yield f"{PROBLEMS} problems x {n}, {way}: {median(seconds[way]):.2f} s"
 
 
+def rounding() -> Iterator[str]:
+    """Searches whose batches have other numbers of rows: how often a token differs for that."""
+    for temperature in (1.0, 3.0):
+        wide, narrow = (pfjax.load(temperature=temperature, rows=rows) for rows in (512, 96))
+        flips = tokens = 0
+        for key in range(4):
+            for a, b in zip(*(s.solve(questions(), 16, key) for s in (wide, narrow)), strict=True):
+                steps = [[node.tokens for node in result.tree.nodes] for result in (a, b)]
+                flips += steps[0] != steps[1]
+                tokens += a.counts.policy_tokens
+        yield f"512 and 96 rows a batch, temperature {temperature}: {flips} flips in {tokens} tokens"
+
+
 def scores() -> Iterator[str]:
     """Scores of one query a row against its own keys, 512 rows of 3 heads, 76 columns."""
     q = jax.random.normal(jax.random.key(0), (512, 3, 1, 32))
@@ -205,7 +218,8 @@ def _summed(q, k):
 
 
 PROBES = {
-    f.__name__: f for f in (ancestry, int8, groups, products, operands, distinct, alike, scores)
+    f.__name__: f
+    for f in (ancestry, int8, groups, products, operands, distinct, alike, rounding, scores)
 }
 
 
