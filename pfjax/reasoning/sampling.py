@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+MANY, PART = 2048, 128
+
 
 class Sampling(NamedTuple):
     """Softmax(logits / temperature), cut by top_k (0: no cut), top_p (1: none), min_p (0: none)."""
@@ -82,14 +84,34 @@ def _cut(
 def draw(keys: Key[Array, "p n"], logp: Float[Array, "p n v"]) -> Int[Array, "p n"]:
     """One token a row by inverting the distribution function.
 
-    One uniform a row, never a token of probability 0.
+    One uniform a row, never a token of probability 0. Of many tokens first the part that the uniform
+    falls into is found and then the token in it: masses are added up in one pass, not one after the other.
     """
-    alive = ~jnp.isneginf(logp)
-    # Sums in blocks need not be flat over tokens of mass 0 nor end at their largest value.
-    mass = jnp.where(alive, jnp.cumsum(jnp.exp(logp), axis=-1), 0.0)
-    total = jnp.max(mass, axis=-1)
     uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key)))(keys)
-    # float32 may round u * total up to total, which no entry exceeds.
-    level = jnp.minimum(uniform * total, jnp.nextafter(total, jnp.zeros_like(total)))
-    index = jax.lax.broadcasted_iota(jnp.int32, mass.shape, mass.ndim - 1)
-    return jnp.min(jnp.where(mass > level[..., None], index, mass.shape[-1] - 1), axis=-1)
+    if logp.shape[-1] <= MANY:
+        ends = _accumulated(jnp.exp(logp))
+        return _first_above(ends, uniform * jnp.max(ends, axis=-1))
+    padding = [(0, 0), (0, 0), (0, -logp.shape[-1] % PART)]
+    parts = jnp.pad(logp, padding, constant_values=-jnp.inf)
+    parts = parts.reshape(*logp.shape[:-1], -1, PART)
+    mass = jnp.sum(jnp.exp(parts), axis=-1)
+    ends = _accumulated(mass)
+    level = uniform * jnp.max(ends, axis=-1)
+    part = _first_above(ends, level)[..., None]
+    before = jnp.take_along_axis(ends - mass, part, axis=-1)[..., 0]
+    own = jnp.exp(jnp.take_along_axis(parts, part[..., None], axis=-2)[..., 0, :])
+    token = _first_above(_accumulated(own), jnp.maximum(level - before, 0.0))
+    return part[..., 0] * PART + token
+
+
+def _accumulated(mass: Float[Array, "p n v"]) -> Float[Array, "p n v"]:
+    """The distribution function; 0 where there is no mass, since sums in blocks need not be flat there."""
+    return jnp.where(mass > 0, jnp.cumsum(mass, axis=-1), 0.0)
+
+
+def _first_above(ends: Float[Array, "p n v"], level: Float[Array, "p n"]) -> Int[Array, "p n"]:
+    """The first entry above the level, and the largest if rounding has put that on a level with it."""
+    total = jnp.max(ends, axis=-1)
+    level = jnp.minimum(level, jnp.nextafter(total, jnp.zeros_like(total)))
+    index = jax.lax.broadcasted_iota(jnp.int32, ends.shape, ends.ndim - 1)
+    return jnp.min(jnp.where(ends > level[..., None], index, ends.shape[-1] - 1), axis=-1)
