@@ -132,12 +132,18 @@ def operands() -> Iterator[str]:
                 0.02 * jax.random.normal(jax.random.key(i), shape, dtype)
                 for i, shape in enumerate([(rows, 896)] + 24 * [(896, 4864)])
             )
-            out = lambda a, b: jnp.matmul(a, b, preferred_element_type=jnp.float32)  # noqa: E731
-            right = milliseconds(lambda x, ws, o=out: [o(x, w) for w in ws], x, ws)
+            right = milliseconds(lambda x, ws: [_wide(x, w, 0) for w in ws], x, ws)
             turned = [jnp.array(w.T) for w in ws]
-            left = milliseconds(lambda x, ws, o=out: [_barrier(o(w, x.T)).T for w in ws], x, turned)
+            left = milliseconds(lambda x, ws: [_barrier(_wide(w, x, 1)).T for w in ws], x, turned)
             size = f"896 to 4864, {rows} rows, {dtype}"
             yield f"{size}: weights right {right / 24:.2f} ms, left {left / 24:.2f} ms"
+
+
+def _wide(a, b, axis: int):
+    """The last axis of a with an axis of b, summed in float32."""
+    return jax.lax.dot_general(
+        a, b, (((1,), (axis,)), ((), ())), preferred_element_type=jnp.float32
+    )
 
 
 def _barrier(x):
@@ -192,15 +198,17 @@ def alike() -> Iterator[str]:
 
 def rounding() -> Iterator[str]:
     """Searches whose batches have other numbers of rows: how often a token differs for that."""
-    for temperature in (1.0, 3.0):
-        wide, narrow = (pfjax.load(temperature=temperature, rows=rows) for rows in (512, 96))
-        flips = tokens = 0
-        for key in range(4):
-            for a, b in zip(*(s.solve(questions(), 16, key) for s in (wide, narrow)), strict=True):
-                steps = [[node.tokens for node in result.tree.nodes] for result in (a, b)]
-                flips += steps[0] != steps[1]
-                tokens += a.counts.policy_tokens
-        yield f"512 and 96 rows a batch, temperature {temperature}: {flips} flips in {tokens} tokens"
+    for n, batches in ((4, (8, 4)), (16, (32, 8))):
+        for temperature in (1.0, 3.0):
+            solver, flips, tokens = pfjax.load(temperature=temperature), 0, 0
+            for key in range(4):
+                runs = (solver.solve(questions(), n, key, batch=batch) for batch in batches)
+                for pair in zip(*runs, strict=True):
+                    steps = [[node.tokens for node in result.tree.nodes] for result in pair]
+                    flips += steps[0] != steps[1]
+                    tokens += pair[0].counts.policy_tokens
+            rows = " and ".join(str(n * batch) for batch in batches)
+            yield f"{rows} rows a batch, temperature {temperature}: {flips} flips in {tokens} tokens"
 
 
 def scores() -> Iterator[str]:
