@@ -43,8 +43,8 @@ class Solver:
     its first axis. `together` problems are weighed at a time, each after its own step is written
     (None: an eighth of the batch; all at a common barrier if steps have at most 32 tokens); `slots`
     rows of each problem write at a time (None: all). Products of another number of rows (`rows`,
-    `batch`, `slots`, devices) are rounded otherwise, which changes one token in some ten thousand at
-    temperature 3 and none in 300 000 at 1. `kv_format` "int8" rounds the caches of what is
+    `batch`, `slots`, devices) are rounded otherwise, which rarely changes a token: one of 62 000 at
+    temperature 3, none of 300 000 at 1 (benchmarks/engine_probes.py). `kv_format` "int8" rounds the caches of what is
     written, a half of bfloat16's bytes (None: not; else ValueError): the policy's whenever a block of
     at most 16 tokens ends, so that `slots`, whose blocks are shorter, may change particles. `ahead`
     compiles the programs of wider caches and other prompts in the background; it has been tried on a
@@ -170,8 +170,7 @@ class Solver:
             settings = Settings(
                 self.sampling, self.budget, found.potential(self.tau), self.kv_format
             )
-            how = found.move, together, self.slots
-            rules = Rules(settings, found.resampler, particles, *how)
+            rules = Rules(settings, found.resampler, particles, found.move, together, self.slots)
             module = prm.module if prm else None
             self._engines[kind] = make(self.policy.decoder, module, shared, rules, self.mesh)
         return self._engines[kind]

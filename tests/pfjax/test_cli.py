@@ -271,16 +271,17 @@ def test_ctrl_c_ends_a_real_run_at_once(tmp_path):
         "from pfjax.cli import main; main()"
     )
     command = [sys.executable, "-c", code, "solve", QUESTION, "--particles", "2048"]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "pfjax" / "xla").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    finally:
-        process.kill()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=env, **pipes) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "pfjax" / "xla").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
