@@ -62,10 +62,11 @@ def case(small: bool, policy: nnx.Module, prm: nnx.Module | None, rows: int) -> 
         used = jnp.full_like(x.length, length + done)
         x = x._replace(reward_state=x.reward_state._replace(length=used))
     log_w = jax.nn.log_softmax(jax.random.normal(jax.random.key(2), x.length.shape))
-    evidence, t = jnp.zeros(len(log_w)), jnp.full(len(log_w), done - 1, jnp.int32)
+    state = smc.start(jax.random.split(jax.random.key(3), len(log_w)), x, n)
+    state = state._replace(log_weights=log_w, t=state.t + done - 1)
     policy_prefix = _prompted(context.policy, PROMPT - 1, budget)
     context = Context(policy_prefix, prm and _prompted(context.prm, PROMPT, budget))
-    return Case(policy, prm, context, smc.State(x, log_w, evidence, t), settings)
+    return Case(policy, prm, context, state, settings)
 
 
 def _blank(config, prm_config, p: int, n: int, budget: Budget):

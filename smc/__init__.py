@@ -16,6 +16,7 @@ language, network models or files.
 ((100,), (3, 100))
 """
 
+from pfjax.smc._weighing import start as start
 from pfjax.smc._weighing import weighed as weighed
 from pfjax.smc.annealed import Schedule as Schedule
 from pfjax.smc.annealed import annealed as annealed
@@ -23,6 +24,7 @@ from pfjax.smc.auxiliary import Forecast as Forecast
 from pfjax.smc.auxiliary import auxiliary_filter as auxiliary_filter
 from pfjax.smc.backward import backward_sampling as backward_sampling
 from pfjax.smc.backward import smoothing_weights as smoothing_weights
+from pfjax.smc.choice import choice as choice
 from pfjax.smc.choice import systematic_choice as systematic_choice
 from pfjax.smc.conditional import adaptive_conditional as adaptive_conditional
 from pfjax.smc.conditional import conditional as conditional
@@ -58,6 +60,7 @@ from pfjax.smc.hidden_markov import posterior_path as posterior_path
 from pfjax.smc.hidden_markov import value_function as value_function
 from pfjax.smc.islands import islands as islands
 from pfjax.smc.kernels import Kernel as Kernel
+from pfjax.smc.kernels import KernelInfo as KernelInfo
 from pfjax.smc.kernels import LogDensity as LogDensity
 from pfjax.smc.kernels import random_walk as random_walk
 from pfjax.smc.kernels import repeated as repeated
@@ -123,10 +126,13 @@ from pfjax.smc.transformers import power as power
 from pfjax.smc.transformers import tempered_target as tempered_target
 from pfjax.smc.transformers import twist as twist
 from pfjax.smc.types import ALL_DEAD as ALL_DEAD
+from pfjax.smc.types import NOT_FINITE as NOT_FINITE
 from pfjax.smc.types import OK as OK
 from pfjax.smc.types import Algorithm as Algorithm
+from pfjax.smc.types import Conditional as Conditional
 from pfjax.smc.types import Criterion as Criterion
 from pfjax.smc.types import FeynmanKac as FeynmanKac
+from pfjax.smc.types import Horizon as Horizon
 from pfjax.smc.types import Info as Info
 from pfjax.smc.types import Init as Init
 from pfjax.smc.types import LogTransition as LogTransition
@@ -137,6 +143,7 @@ from pfjax.smc.types import Rewind as Rewind
 from pfjax.smc.types import Splice as Splice
 from pfjax.smc.types import State as State
 from pfjax.smc.types import Weigh as Weigh
+from pfjax.smc.types import bounded as bounded
 from pfjax.smc.waste_free import waste_free as waste_free
 from pfjax.smc.weights import conditional_ess as conditional_ess
 from pfjax.smc.weights import effective_sample_size as effective_sample_size

@@ -5,11 +5,15 @@
 Knows nothing of how the counts were drawn. One problem at a time (callers vmap).
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pfjax.smc._axes import vmap_axes
 from pfjax.smc._fixed_point import cumulative_copies, exact_prefix_sum, stored
+from pfjax.smc.weights import usable
 
 
 def ancestors_from_ends(end: Int[Array, "m"], n: int) -> Int[Array, "n"]:
@@ -30,7 +34,7 @@ def independent_draws(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> 
     whole, part = cumulative_copies(log_w, 2**23)
     # The last level below each value: -1 for a value of 0, and 2^31 - 1 for one of 2^23.
     last_level = (whole << 8 | (part >> 24).astype(jnp.int32)) - 1
-    level = (jax.random.bits(key, (n,)) >> 1).astype(jnp.int32)
+    level = (jax.random.bits(key, (n,), jnp.uint32) >> 1).astype(jnp.int32)
     return _first_at_least(stored(last_level), stored(level))
 
 
@@ -43,6 +47,21 @@ def _first_at_least(table: Int[Array, "m"], x: Int[Array, "n"]) -> Int[Array, "n
         is_below = (further <= m) & (table.at[further - 1].get(mode="clip") < x)
         found = jnp.where(is_below, further, found)
     return found
+
+
+def plainly(
+    rows_of: Callable[[Key[Array, ""], Float[Array, "n"], int], Int[Array, "n"]],
+    key: Key[Array, "*batch"],
+    log_w: Float[Array, "*batch n"],
+) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+    """A plain scheme as a `Resampler`: as many rows as there were, every copy left 1/N."""
+
+    def one(
+        key: Key[Array, ""], log_w: Float[Array, "n"]
+    ) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
+        return equally_weighted(rows_of(key, log_w, log_w.shape[0]), log_w)
+
+    return vmap_axes(one, key.ndim)(key, usable(log_w))
 
 
 def equally_weighted(

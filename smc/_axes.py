@@ -43,7 +43,7 @@ def split_in_two(
 
 def particle_keys(key: Key[Array, "*batch"], n: int) -> Key[Array, "*batch n"]:
     """One key per particle, `fold_in(key, slot)`."""
-    slots = jnp.arange(n)
+    slots = jnp.arange(n, dtype=jnp.int32)
     return vmap_axes(lambda k: jax.vmap(lambda slot: jax.random.fold_in(k, slot))(slots), key.ndim)(
         key
     )

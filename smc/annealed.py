@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
-from pfjax.smc.types import Resampler
-from pfjax.smc.weights import log_ratio, normalise
+from pfjax.smc.types import Resampler, marked_like
+from pfjax.smc.weights import log_ratio, normalise, usable
 
 
 @runtime_checkable
@@ -45,6 +45,7 @@ def annealed(schedule: Schedule, resampler: Resampler) -> Resampler:
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch m"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+        log_w = usable(log_w)
         tau = schedule(log_w, t)[..., None]
         # An infinite temperature makes the live ones equal, but must not make the dead ones NaN.
         log_a = normalise(jnp.where(jnp.isneginf(log_w), -jnp.inf, log_w / tau))
@@ -53,4 +54,4 @@ def annealed(schedule: Schedule, resampler: Resampler) -> Resampler:
         carried = vmap_axes(lambda rows, index: rows[index], ancestors.ndim - 1)(ratio, ancestors)
         return ancestors, left + carried, resampled
 
-    return resample
+    return marked_like(resampler, resample)

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from pfjax.smc._weighing import not_finite, shifted
 from pfjax.smc.particle_filter import gather, particle_filter
 from pfjax.smc.types import Algorithm, FeynmanKac, Info, Move, Resampler, State
 from pfjax.smc.weights import log_ratio, log_sum_exp, normalise
@@ -41,7 +42,8 @@ def auxiliary_filter(
     Target: the path measure Q_t of `model`, by its weighted particles; E[exp(log_evidence)] = L_t
     exactly, if eta is 0 only where G_t and all that follows is 0. With M_t the optimal proposal and
     eta = G_t (fully adapted) all weights after resampling are equal. A criterion sees the
-    first-stage weights. Raises `ValueError` as `particle_filter` does.
+    first-stage weights. A forecast of NaN or +inf counts as 0 and sets `NOT_FINITE`. Raises
+    `ValueError` as `particle_filter` does.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
@@ -60,19 +62,22 @@ def auxiliary_filter(
     """
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
-        forecast = log_eta(state.particles, state.t + 1)
-        return particle_filter(model, n, _by_forecast(forecast, resampler), move=move).step(
-            key, state
-        )
+        forecast = log_eta(state.particles, state.t + 1).astype(state.log_weights.dtype)
+        # A factor of eta cancels, so that its size need not cost digits.
+        first_stage, peak, is_broken = shifted(state.log_weights, forecast)
+        by_forecast = _by_forecast(first_stage, forecast - peak[..., None], resampler)
+        state = state._replace(status=state.status | not_finite(is_broken))
+        return particle_filter(model, n, by_forecast, move=move).step(key, state)
 
     return Algorithm(particle_filter(model, n, resampler, move=move).init, step)
 
 
-def _by_forecast(log_eta: Float[Array, "*batch n"], resampler: Resampler) -> Resampler:
+def _by_forecast(
+    first_stage: Float[Array, "*batch n"], log_eta: Float[Array, "*batch n"], resampler: Resampler
+) -> Resampler:
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
-        first_stage = log_w + log_eta
         total = log_sum_exp(first_stage)[..., None]
         ancestors, left, resampled = resampler(key, normalise(first_stage), t)
         forecast = jnp.take_along_axis(log_eta, ancestors, axis=-1)

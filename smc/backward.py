@@ -19,7 +19,7 @@ from pfjax.smc._paths import draw_slot, repeat
 from pfjax.smc.conditional_filter import require_log_transition
 from pfjax.smc.particle_filter import gather
 from pfjax.smc.types import FeynmanKac, LogTransition, State
-from pfjax.smc.weights import log_ratio, log_sum_exp
+from pfjax.smc.weights import log_ratio, log_sum_exp, usable
 
 
 def backward_sampling(
@@ -61,7 +61,8 @@ def smoothing_weights(model: FeynmanKac, states: State) -> Float[Array, "steps *
         after, log_s = carry
         log_pairs = _log_transitions(log_m, state.particles, after.particles, after.t)
         reached = log_sum_exp(state.log_weights[..., None, :] + log_pairs)
-        share = log_ratio(log_s[..., None] + log_pairs, reached[..., None])
+        # What no particle can have led to has no past to share its weight with.
+        share = usable(log_ratio(log_s[..., None] + log_pairs, reached[..., None]))
         log_s = state.log_weights + log_sum_exp(jnp.swapaxes(share, -1, -2))
         return (state, log_s), log_s
 

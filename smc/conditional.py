@@ -22,14 +22,14 @@ from pfjax.smc._fixed_point import exact_prefix_sum, expected_copies, running_co
 from pfjax.smc.killing import killing
 from pfjax.smc.resampling import multinomial, stratified, systematic
 from pfjax.smc.residual import residual
-from pfjax.smc.types import Resampler
-from pfjax.smc.weights import total
+from pfjax.smc.types import Conditional, Resampler, marked_like
+from pfjax.smc.weights import total, usable
 from pfjax.smc.wrappers import ess_below, when
 
 _Law = Callable[[Key[Array, ""], Float[Array, "n"]], Int[Array, "n"]]
 
 
-def conditional(resampler: Resampler) -> Resampler:
+def conditional(resampler: Resampler) -> Conditional:
     """The conditional law of a plain scheme; raises `ValueError` if none is known.
 
     Adaptive resampling is `when(criterion, conditional(scheme))`; the criterion must not depend on
@@ -43,18 +43,21 @@ def conditional(resampler: Resampler) -> Resampler:
     """
     law = _CONDITIONAL.get(resampler)
     if law is None:
-        known = ", ".join(map(_name, _CONDITIONAL))
+        known = ", ".join(map(name_of, _CONDITIONAL))
         raise ValueError(
-            f"resampler: got {_name(resampler)}, want a scheme whose conditional law is known ({known}); "
+            f"resampler: got {name_of(resampler)}, want a scheme whose conditional law is known ({known}); "
             "write when(criterion, conditional(scheme)), not conditional(when(criterion, scheme))"
         )
     return law
 
 
-def _name(resampler: Resampler) -> str:
+def name_of(resampler: Resampler) -> str:
+    """What a message calls it."""
+    resampler = resampler.law if isinstance(resampler, Conditional) else resampler
     return getattr(resampler, "__qualname__", repr(resampler))
 
 
+@Conditional
 def conditional_multinomial(
     key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
 ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
@@ -63,6 +66,7 @@ def conditional_multinomial(
     return _resample(_multinomial, key, log_w)
 
 
+@Conditional
 def conditional_systematic(
     key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
 ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
@@ -71,6 +75,7 @@ def conditional_systematic(
     return _resample(_systematic, key, log_w)
 
 
+@Conditional
 def conditional_stratified(
     key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
 ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
@@ -79,6 +84,7 @@ def conditional_stratified(
     return _resample(_stratified, key, log_w)
 
 
+@Conditional
 def conditional_residual(
     key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
 ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
@@ -87,6 +93,7 @@ def conditional_residual(
     return _resample(_residual, key, log_w)
 
 
+@Conditional
 def conditional_killing(
     key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
 ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
@@ -120,7 +127,7 @@ def with_parent(resampler: Resampler, parent: Int[Array, "*batch"]) -> Resampler
         ancestors = jnp.where(chosen, jnp.take_along_axis(names, ancestors, axis=-1), slots)
         return ancestors, jnp.where(chosen, left, log_w), resampled
 
-    return resample
+    return marked_like(resampler, resample)
 
 
 def _multinomial(key: Key[Array, ""], log_w: Float[Array, "n"]) -> Int[Array, "n"]:
@@ -135,7 +142,7 @@ def _systematic(key: Key[Array, ""], log_w: Float[Array, "n"]) -> Int[Array, "n"
 
 def _stratified(key: Key[Array, ""], log_w: Float[Array, "n"]) -> Int[Array, "n"]:
     k_order, k_tooth, k_others = jax.random.split(key, 3)
-    others = jax.random.bits(k_others, log_w.shape)
+    others = jax.random.bits(k_others, log_w.shape, jnp.uint32)
     slots = jnp.arange(log_w.shape[0], dtype=jnp.int32)
     return _comb(k_order, k_tooth, log_w, lambda s, u: jnp.where(slots == s, u, others))
 
@@ -148,10 +155,10 @@ def _comb(
 ) -> Int[Array, "n"]:
     """Ancestors of teeth k + u_k / 2^32, given that a uniform point of particle 0 is tooth s."""
     n = log_w.shape[0]
-    order = jax.random.permutation(k_order, n).astype(jnp.int32)
+    order = jax.random.permutation(k_order, jnp.arange(n, dtype=jnp.int32))
     whole, part = expected_copies(log_w[order], n)
     end, end_part = running_copies(whole, part)
-    place = jnp.argmax(order == 0)
+    place = jnp.argmax(order == 0).astype(jnp.int32)
     above, above_part = _uniform_below(k_tooth, whole[place], part[place])
     # Unsigned numbers wrap around: borrow below the end of particle 0, carry above its start.
     start_part = end_part[place] - part[place]
@@ -172,7 +179,8 @@ def _residual(key: Key[Array, ""], log_w: Float[Array, "n"]) -> Int[Array, "n"]:
     drawn = independent_draws(k_others, jnp.log(part.astype(jnp.float32)), n)
     ancestors = jnp.where(slots < end[-1], ancestors_from_ends(end, n), drawn)
     copy, _ = _uniform_below(k_first, whole[0], part[0])
-    draw = jax.random.randint(k_slot, (), end[-1], jnp.maximum(n, end[-1] + 1))
+    last = jnp.maximum(n, end[-1] + 1)
+    draw = jax.random.randint(k_slot, (), end[-1], last, jnp.int32)
     return ancestors[(slots + jnp.where(copy < whole[0], copy, draw)) % n]
 
 
@@ -183,8 +191,8 @@ def _killing(key: Key[Array, ""], log_w: Float[Array, "n"]) -> Int[Array, "n"]:
     slots = jnp.arange(n, dtype=jnp.int32)
     # The own slot of particle 0 holds it also when it survives: 1/max W times as often as drawn.
     mass = 1 - survival + jnp.where(slots == 0, total(survival), 0.0)
-    first = jax.random.categorical(k_first, jnp.log(mass))
-    survives = jax.random.uniform(k_survive, (n,)) < survival
+    first = jax.random.categorical(k_first, jnp.log(mass)).astype(jnp.int32)
+    survives = jax.random.uniform(k_survive, (n,), jnp.float32) < survival
     replaced = independent_draws(k_replace, log_w, n)
     return jnp.where(survives, slots, replaced)[(slots + first) % n]
 
@@ -195,9 +203,11 @@ def _uniform_below(
     """A uniform fixed-point number below whole + part / 2^32; 0 below 0."""
     k_whole, k_part = jax.random.split(key)
     bound = whole.astype(jnp.float32) + part.astype(jnp.float32) / 2.0**32
-    drawn = jnp.floor(jax.random.uniform(k_whole) * bound).astype(jnp.int32)
-    below = jnp.floor(jax.random.uniform(k_part) * part.astype(jnp.float32)).astype(jnp.uint32)
-    return jnp.minimum(drawn, whole), jnp.where(drawn < whole, jax.random.bits(k_part), below)
+    u_whole, u_part = (jax.random.uniform(k, dtype=jnp.float32) for k in (k_whole, k_part))
+    drawn = jnp.floor(u_whole * bound).astype(jnp.int32)
+    below = jnp.floor(u_part * part.astype(jnp.float32)).astype(jnp.uint32)
+    anything = jax.random.bits(k_part, dtype=jnp.uint32)
+    return jnp.minimum(drawn, whole), jnp.where(drawn < whole, anything, below)
 
 
 def _resample(
@@ -214,10 +224,10 @@ def _resample(
         ancestors, left, _ = equally_weighted(jnp.where(slots == 0, 0, drawn), log_w)
         return ancestors, jnp.where(jnp.isneginf(log_w[ancestors]), -jnp.inf, left), alive
 
-    return vmap_axes(one, key.ndim)(key, log_w)
+    return vmap_axes(one, key.ndim)(key, usable(log_w))
 
 
-_CONDITIONAL: dict[Resampler, Resampler] = {
+_CONDITIONAL: dict[Resampler, Conditional] = {
     multinomial: conditional_multinomial,
     systematic: conditional_systematic,
     stratified: conditional_stratified,

@@ -16,11 +16,22 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import per_problem, split_in_two
 from pfjax.smc._paths import at, draw_slot, first, put_first, repeat
-from pfjax.smc.conditional import adaptive_conditional, with_parent
+from pfjax.smc.conditional import adaptive_conditional, name_of, with_parent
 from pfjax.smc.guided import Guided
 from pfjax.smc.particle_filter import gather, particle_filter
 from pfjax.smc.transformers import Scored
-from pfjax.smc.types import Algorithm, FeynmanKac, Info, LogTransition, Move, Resampler, State
+from pfjax.smc.types import (
+    Algorithm,
+    Conditional,
+    FeynmanKac,
+    Horizon,
+    Info,
+    LogTransition,
+    Move,
+    Resampler,
+    State,
+    bounded,
+)
 
 
 def conditional_particle_filter(
@@ -34,7 +45,7 @@ def conditional_particle_filter(
     """The particle filter whose slot 0 follows the reference, for no more steps than it has.
 
     Target: the law of the other particles of `particle_filter(model, n)`, given one path of it.
-    `resampler` must be conditional: `conditional(scheme)`, alone or inside `when`.
+    Raises `ValueError` unless the resampler is `Conditional`: `conditional(scheme)`, wrapped or not.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
@@ -47,7 +58,9 @@ def conditional_particle_filter(
     >>> smc.run(jax.random.key(0), cpf, 3, lambda state, info: state.particles)[1][:, 0].tolist()
     [0.5, 1.0, 1.5]
     """
-    return particle_filter(_pinned(model, reference), n, resampler, move=move)
+    require_conditional(resampler)
+    algorithm = particle_filter(_pinned(model, reference), n, resampler, move=move)
+    return bounded(algorithm, _as_long_as(model, reference))
 
 
 def ancestor_sampling_filter(
@@ -64,8 +77,10 @@ def ancestor_sampling_filter(
     Needs `model.log_transition`; in models with `rewind` also `splice`, `log_transition` is then
     the log-density of M_t alone, and step t weighs the num_steps - t generations left of n paths.
     Raises `ValueError` if a function is missing, or if G_t of `guided` and `twist` would remember
-    the old past.
+    the old past, for a plain resampler, or a reference of fewer than num_steps generations.
     """
+    require_conditional(resampler)
+    require_steps(model, reference, num_steps)
     log_m = require_log_transition(model, "ancestor sampling")
     if model.rewind is not None and model.splice is None:
         raise ValueError(
@@ -87,7 +102,36 @@ def ancestor_sampling_filter(
         algorithm = particle_filter(pinned, n, with_parent(resampler, parent), move=move)
         return algorithm.step(k_filter, state)
 
-    return Algorithm(particle_filter(pinned, n, resampler, move=move).init, step)
+    algorithm = Algorithm(particle_filter(pinned, n, resampler, move=move).init, step)
+    return bounded(algorithm, Horizon(at_most=num_steps, because="`num_steps` was that"))
+
+
+def require_conditional(resampler: Resampler) -> None:
+    """Raises `ValueError` for a resampler that may give slot 0 another parent."""
+    if not isinstance(resampler, Conditional):
+        raise ValueError(
+            f"resampler: got {name_of(resampler)}, want a conditional one, because slot 0 must keep "
+            "the reference; write conditional(scheme), or when(criterion, conditional(scheme))"
+        )
+
+
+def require_steps(model: FeynmanKac, path: PyTree[Array], num_steps: int) -> None:
+    """Raises `ValueError` for a path of another number of generations, where that can be seen."""
+    got = _num_steps(model, path)
+    if got is not None and got != num_steps:
+        raise ValueError(
+            f"path: got {got} generations, want {num_steps} (num_steps); leaves have axes "
+            "[steps, *batch, ...]"
+        )
+
+
+def _num_steps(model: FeynmanKac, path: PyTree[Array]) -> int | None:
+    """The number of generations of a path, None where the particle holds them."""
+    return None if model.rewind is not None else jax.tree.leaves(path)[0].shape[0]
+
+
+def _as_long_as(model: FeynmanKac, reference: PyTree[Array]) -> Horizon:
+    return Horizon(at_most=_num_steps(model, reference), because="the reference is as long as that")
 
 
 def require_log_transition(model: FeynmanKac, purpose: str) -> LogTransition:

@@ -12,6 +12,7 @@ import jax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._calls import indexed
 from pfjax.smc.types import FeynmanKac
 
 
@@ -42,16 +43,16 @@ def lift(
     def weigh(
         x: PyTree[Array], t: Int[Array, "*batch"]
     ) -> tuple[PyTree[Array], Float[Array, "*batch n"]]:
-        return x, per_particle(log_potential)(x, t)
+        return x, per_particle(indexed("log_potential", log_potential))(x, t)
 
     def init_all(keys: Key[Array, "*batch n"]) -> PyTree[Array]:
-        return vmap_axes(init, keys.ndim)(keys)
+        return vmap_axes(indexed("init", init), keys.ndim)(keys)
 
     return FeynmanKac(
         init_all,
-        per_particle(propagate),
+        per_particle(indexed("propagate", propagate)),
         weigh,
-        None if log_transition is None else per_particle(log_transition),
+        None if log_transition is None else per_particle(indexed("log_transition", log_transition)),
     )
 
 

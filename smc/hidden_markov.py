@@ -142,5 +142,5 @@ def posterior_path(
         x = jax.random.categorical(jax.random.fold_in(key, t), log_m + log_gain)
         return p.log_transition[x], x.astype(jnp.int32)
 
-    times = jnp.arange(observations.shape[0])
+    times = jnp.arange(observations.shape[0], dtype=jnp.int32)
     return jax.lax.scan(step, p.log_initial, (times, gain))[1]

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two
-from pfjax.smc._weighing import status
+from pfjax.smc._checks import require_count, require_resampler
+from pfjax.smc._weighing import not_finite, shifted, start
 from pfjax.smc.particle_filter import gather
-from pfjax.smc.types import Algorithm, Info, Resampler, State
-from pfjax.smc.weights import log_ratio, log_sum_exp, normalise
+from pfjax.smc.types import ALL_DEAD, NOT_FINITE, Algorithm, Info, Resampler, State, bounded
+from pfjax.smc.weights import add_exactly, log_ratio, log_sum_exp, normalise
 from pfjax.smc.wrappers import adaptive_systematic
 
 
@@ -47,17 +48,24 @@ def islands(
     >>> state.particles.shape, infos.ess.shape
     ((800,), (10,))
     """
-    if num_islands < 1:
-        raise ValueError(f"num_islands: got {num_islands}, want at least 1")
+    num_islands = require_count("num_islands", num_islands)
+    require_resampler(exchange)
+    if algorithm.horizon.done is not None:
+        raise ValueError(
+            "algorithm: got one that chooses its targets from its particles, want one whose islands "
+            "all have the same target, such as smc.tempering with a fixed schedule"
+        )
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
         require_typed(key)
         _, k_inner = split_in_two(key)
         inner, info = algorithm.init(particle_keys(k_inner, num_islands))
-        inner = inner._replace(log_evidence=inner.log_evidence - jnp.log(jnp.float32(num_islands)))
-        zero = per_problem(key, jnp.float32(0))
+        share = -jnp.log(jnp.full_like(inner.log_evidence, num_islands))
+        evidence, error = add_exactly(inner.log_evidence, inner.evidence_error, share)
+        inner = inner._replace(log_evidence=evidence, evidence_error=error)
         stay = per_problem(key, jnp.arange(num_islands, dtype=jnp.int32))
-        return together(zero, inner, info, stay, per_problem(key, jnp.array(False)))
+        none = per_problem(key, jnp.array(False))
+        return together(start(key, (), 1), inner, info, stay, none)
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
         require_typed(key)
@@ -67,38 +75,48 @@ def islands(
         rows = (apart.particles, apart.log_weights)
         x, log_w = _exchanged(rows, ancestors, resampled)
         inner, info = algorithm.step(
-            particle_keys(k_inner, num_islands), State(x, log_w, left, apart.t)
+            particle_keys(k_inner, num_islands),
+            apart._replace(particles=x, log_weights=log_w, log_evidence=left),
         )
-        return together(state.log_evidence, inner, info, ancestors, resampled)
+        return together(state, inner, info, ancestors, resampled)
 
     def together(
-        log_evidence: Float[Array, "*batch"],
+        before: State,
         inner: State,
         info: Info,
         island: Int[Array, "*batch islands"],
         exchanged: Bool[Array, "*batch"],
     ) -> tuple[State, Info]:
-        evidence = inner.log_evidence
-        increment = log_sum_exp(evidence)
-        log_w = log_ratio(inner.log_weights + evidence[..., None], increment[..., None, None])
+        # Whose log-weight among the islands is large: less the largest, before it is rounded.
+        nothing = jnp.zeros_like(inner.log_evidence)
+        log_o, peak, _ = shifted(nothing, inner.log_evidence)
+        log_o = log_o + inner.evidence_error
+        rest = log_sum_exp(log_o)
+        log_w = log_ratio(inner.log_weights + log_o[..., None], rest[..., None, None])
         n = log_w.shape[-1]
         rows = island[..., None] * n + info.ancestors
+        status = before.status | not_finite(inner.status & NOT_FINITE > 0)
+        status = status | ALL_DEAD * jnp.isneginf(rest).astype(jnp.int32)
+        evidence, error = add_exactly(before.log_evidence, before.evidence_error, peak, rest)
         info = Info(
-            ancestors=_flat(rows, evidence.ndim),
-            ess=_effective_sample_size(normalise(evidence), info.ess),
+            ancestors=_flat(rows, log_o.ndim),
+            ess=_effective_sample_size(normalise(log_o), info.ess),
             resampled=exchanged | jnp.any(info.resampled, axis=-1),
-            log_evidence_increment=increment,
-            status=status(increment),
+            log_evidence_increment=peak + rest,
+            status=status,
+            kernel=info.kernel,
         )
         state = State(
-            jax.tree.map(lambda leaf: _flat(leaf, evidence.ndim), inner.particles),
-            _flat(log_w, evidence.ndim),
-            log_evidence + increment,
-            inner.t[..., 0],
+            particles=jax.tree.map(lambda leaf: _flat(leaf, log_o.ndim), inner.particles),
+            log_weights=_flat(log_w, log_o.ndim),
+            log_evidence=evidence,
+            t=inner.t[..., 0],
+            evidence_error=error,
+            status=status,
         )
         return state, info
 
-    return Algorithm(init, step)
+    return bounded(Algorithm(init, step), algorithm.horizon)
 
 
 def _flat(rows: Array, axis: int) -> Array:
@@ -113,12 +131,17 @@ def _apart(state: State, num_islands: int) -> State:
     def split(rows: Array) -> Array:
         return rows.reshape(*rows.shape[:axis], num_islands, -1, *rows.shape[axis + 1 :])
 
+    def each(number: Array) -> Array:
+        return jnp.broadcast_to(number[..., None], (*number.shape, num_islands))
+
     log_w = split(state.log_weights)
     return State(
-        jax.tree.map(split, state.particles),
-        normalise(log_w),
-        log_sum_exp(log_w),
-        jnp.broadcast_to(state.t[..., None], (*state.t.shape, num_islands)),
+        particles=jax.tree.map(split, state.particles),
+        log_weights=normalise(log_w),
+        log_evidence=log_sum_exp(log_w),
+        t=each(state.t),
+        evidence_error=jnp.zeros_like(log_w[..., 0]),
+        status=each(jnp.zeros_like(state.status)),
     )
 
 

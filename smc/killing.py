@@ -1,6 +1,7 @@
 """Killing: a particle survives with probability W_i / max W, or is replaced by a draw from W.
 
     A_i = i with probability W_i / max_k W_k, else A_i ~ W        E[copies of i] = N W_i
+    n of m:  the candidate of slot j is row (u + j) mod m, u a random row, instead of row j
 
 Reference: Del Moral (2004), Feynman-Kac Formulae, section 2.5.2, with the largest admissible
 survival probability; Crisan and Lyons (1999), A particle approximation of the solution of the
@@ -12,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pfjax.smc._ancestors import equally_weighted, independent_draws
-from pfjax.smc._axes import split_in_two, vmap_axes
+from pfjax.smc._ancestors import independent_draws, plainly
+from pfjax.smc._axes import split_in_two
 
 
 def killing(
@@ -28,17 +29,20 @@ def killing(
     [0, 2]
     """
     del t
-    return vmap_axes(_killing, key.ndim)(key, log_w)
+    return plainly(killing_rows, key, log_w)
 
 
-def _killing(
-    key: Key[Array, ""], log_w: Float[Array, "n"]
-) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    n = log_w.shape[0]
+def killing_rows(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> Int[Array, "n"]:
     k_survive, k_replace = split_in_two(key)
     peak = jnp.max(log_w)
     survival = jnp.exp(log_w - jnp.where(jnp.isneginf(peak), 0.0, peak))
-    survives = jax.random.uniform(k_survive, (n,)) < survival
+    own = jnp.arange(n, dtype=jnp.int32)
+    if n != log_w.shape[0]:
+        # Every row is the candidate of n / m slots on average, and so survives often enough.
+        k_start, k_survive = split_in_two(k_survive)
+        start = jax.random.randint(k_start, (), 0, log_w.shape[0], jnp.int32)
+        own = (start + own) % log_w.shape[0]
+        survival = survival[own]
+    survives = jax.random.uniform(k_survive, (n,), jnp.float32) < survival
     replacements = independent_draws(k_replace, log_w, n)
-    slots = jnp.arange(n, dtype=jnp.int32)
-    return equally_weighted(jnp.where(survives, slots, replacements), log_w)
+    return jnp.where(survives, own, replacements)

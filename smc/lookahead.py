@@ -14,11 +14,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two
-from pfjax.smc._weighing import require_shape, weighed
+from pfjax.smc._calls import drawn, moved, weighed_by
+from pfjax.smc._checks import require_count, require_model
+from pfjax.smc._weighing import multiplied, start, weighed
 from pfjax.smc.optimal import optimal
 from pfjax.smc.particle_filter import gather
 from pfjax.smc.types import Algorithm, FeynmanKac, Info, Move, Resampler, State
-from pfjax.smc.weights import log_sum_exp, normalise
+from pfjax.smc.weights import normalise
 
 
 def lookahead_filter(
@@ -49,20 +51,15 @@ def lookahead_filter(
     >>> bool(state.particles.all()), round(float(jnp.exp(state.log_weights[0])), 3)
     (True, 0.2)
     """
-    for name, value in (("n", n), ("drafts", drafts)):
-        if value < 1:
-            raise ValueError(f"{name}: got {value}, want at least 1")
+    require_model(model)
+    n, drafts = require_count("n", n), require_count("drafts", drafts)
     num_candidates, keep_n = n * drafts, choose(n)
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
         require_typed(key)
         k_choose, k_move = split_in_two(key)
-        candidates = State(
-            model.init(particle_keys(k_move, num_candidates)),
-            per_problem(key, jnp.full(num_candidates, -jnp.log(jnp.float32(num_candidates)))),
-            log_evidence=per_problem(key, jnp.float32(0)),
-            t=per_problem(key, jnp.int32(0)),
-        )
+        x = drawn(model, particle_keys(k_move, num_candidates))
+        candidates = start(key, x, num_candidates)
         state, info = keep(k_choose, candidates)
         stay = per_problem(key, jnp.arange(n, dtype=jnp.int32))
         return state, info._replace(ancestors=stay)
@@ -73,20 +70,22 @@ def lookahead_filter(
         t = state.t + 1
         parents = jnp.repeat(jnp.arange(n, dtype=jnp.int32), drafts)
         x = move(state.particles, per_problem(key, parents))
-        x = model.propagate(particle_keys(k_move, num_candidates), x, t)
+        x = moved(model, particle_keys(k_move, num_candidates), x, t)
         log_w = jnp.repeat(state.log_weights, drafts, axis=-1) - jnp.log(jnp.float32(drafts))
-        return keep(k_choose, State(x, log_w, state.log_evidence, t))
+        return keep(k_choose, state._replace(particles=x, log_weights=log_w, t=t))
 
     def keep(key: Key[Array, "*batch"], candidates: State) -> tuple[State, Info]:
-        x, log_g = model.weigh(candidates.particles, candidates.t)
-        require_shape(log_g, candidates.log_weights.shape)
-        log_w = candidates.log_weights + log_g
-        total = log_sum_exp(log_w)[..., None]
+        shape = candidates.log_weights.shape
+        x, log_g = weighed_by(model, candidates.particles, candidates.t, shape)
+        candidates, log_w, increment = multiplied(candidates, log_g)
         rows, left, chosen = keep_n(key, normalise(log_w), candidates.t)
         # With every candidate dead the rows stay: the first draft of each parent.
         first = per_problem(key, jnp.arange(n, dtype=jnp.int32) * drafts)
-        rows = jnp.where(jnp.isneginf(total), first, rows)
+        rows = jnp.where(jnp.isneginf(increment)[..., None], first, rows)
         kept = candidates._replace(particles=move(x, rows), log_weights=left)
-        return weighed(kept, total, rows // drafts, chosen)
+        # What was chosen keeps the evidence only on average: its own sum is a factor too.
+        kept, info = weighed(kept, jnp.zeros_like(left), rows // drafts, chosen)
+        increment = increment + info.log_evidence_increment
+        return kept, info._replace(log_evidence_increment=increment)
 
     return Algorithm(init, step)

@@ -19,8 +19,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_axis, require_count
 from pfjax.smc.particle_filter import gather
-from pfjax.smc.types import FeynmanKac, Move, Resampler
+from pfjax.smc.types import FeynmanKac, Move, Resampler, marked_like
 
 
 def on_mesh(resampler: Resampler, mesh: Mesh, axis: str = "particle") -> Resampler:
@@ -46,7 +47,9 @@ def on_mesh(resampler: Resampler, mesh: Mesh, axis: str = "particle") -> Resampl
     >>> tuple(state.particles.sharding.spec)
     ('particle',)
     """
-    return _place(resampler, mesh, axis, PartitionSpec(), PartitionSpec())
+    require_axis(mesh, axis)
+    placed = _place(resampler, mesh, axis, PartitionSpec(), PartitionSpec())
+    return marked_like(resampler, placed)
 
 
 def shard_particles(model: FeynmanKac, mesh: Mesh, axis: str = "particle") -> FeynmanKac:
@@ -55,6 +58,8 @@ def shard_particles(model: FeynmanKac, mesh: Mesh, axis: str = "particle") -> Fe
     A device draws, moves and weighs its own n / m particles, under the keys of their global slots.
     Raises `ValueError` if m does not divide n.
     """
+
+    require_axis(mesh, axis)
 
     def spread(tree: PyTree[Array], num_axes: int) -> PyTree[Array]:
         n = jax.tree.leaves(tree)[0].shape[num_axes - 1]
@@ -81,6 +86,7 @@ def shard_particles(model: FeynmanKac, mesh: Mesh, axis: str = "particle") -> Fe
 
 def all_gather_rows(mesh: Mesh, axis: str = "particle") -> Move:
     """Moves rows by gathering all of them and taking one's own: n rows received by every device."""
+    require_axis(mesh, axis)
     return _move(mesh, axis, lambda x, ancestors: _take_from_all(x, ancestors, axis))
 
 
@@ -92,8 +98,9 @@ def all_to_all_rows(mesh: Mesh, axis: str = "particle", capacity: int | None = N
     depend on it. m `capacity` rows are received by every device; best after `in_place`.
     Raises `ValueError` for a capacity below 1.
     """
-    if capacity is not None and capacity < 1:
-        raise ValueError(f"capacity: got {capacity} rows, want at least 1")
+    require_axis(mesh, axis)
+    if capacity is not None:
+        require_count("capacity", capacity)
     num_devices = mesh.shape[axis]
 
     def move(x: PyTree[Array], ancestors: Int[Array, "*batch n"]) -> PyTree[Array]:

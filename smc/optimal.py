@@ -16,7 +16,7 @@ from pfjax.smc._ancestors import ancestors_from_ends
 from pfjax.smc._axes import vmap_axes
 from pfjax.smc._fixed_point import Copies, exact_prefix_sum, expected_copies, running_copies
 from pfjax.smc.types import Resampler
-from pfjax.smc.weights import log_sum_exp
+from pfjax.smc.weights import log_sum_exp, usable
 
 
 def optimal(n: int) -> Resampler:
@@ -42,7 +42,7 @@ def optimal(n: int) -> Resampler:
         del t
         if log_w.shape[-1] < n:
             raise ValueError(f"log_w: got {log_w.shape[-1]} particles, want at least the {n} kept")
-        return vmap_axes(lambda k, w: _optimal(k, w, n), key.ndim)(key, log_w)
+        return vmap_axes(lambda k, w: _optimal(k, w, n), key.ndim)(key, usable(log_w))
 
     return resample
 
@@ -90,7 +90,7 @@ def _comb(key: Key[Array, ""], light: Copies, n: int) -> Bool[Array, "m"]:
     shift = _shift(n)
     whole, part = running_copies(*light)
     fraction = (whole.astype(jnp.uint32) << (32 - shift)) | (part >> shift)
-    teeth = (whole >> shift) + (jax.random.bits(key) < fraction).astype(jnp.int32)
+    teeth = (whole >> shift) + (jax.random.bits(key, dtype=jnp.uint32) < fraction).astype(jnp.int32)
     return teeth > jnp.pad(teeth[:-1], (1, 0))
 
 

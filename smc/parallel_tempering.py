@@ -18,10 +18,13 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import fold_in, per_problem, require_typed, split_in_two, vmap_axes
 from pfjax.smc._paths import at, repeat
+from pfjax.smc.conditional_filter import require_steps
 from pfjax.smc.particle_gibbs import Sweep
 from pfjax.smc.transformers import tempered_target
 from pfjax.smc.types import Algorithm, FeynmanKac
-from pfjax.smc.weights import log_ratio
+from pfjax.smc.weights import add_exactly, log_ratio, usable
+
+_Sum = tuple[Array, Array]  # a number, and what rounding took from it
 
 
 class Replicas(NamedTuple):
@@ -109,7 +112,7 @@ def parallel_tempering(
         v = jax.vmap(lambda path: _log_potential(model, path, num_steps, num_sweeps))(paths)
         order, tried, swapped = _swaps(key, betas, v, num_sweeps)
         paths = jax.tree.map(lambda leaf: _reorder(leaf, order, model.rewind is None), paths)
-        info = Exchange(sweeps, jnp.take_along_axis(v, order, axis=0), tried, swapped)
+        info = Exchange(sweeps, jnp.take_along_axis(v[0], order, axis=0), tried, swapped)
         return Replicas(paths, num_sweeps), info
 
     # The shape of an Algorithm, with replicas for states.
@@ -118,38 +121,47 @@ def parallel_tempering(
 
 def _log_potential(
     model: FeynmanKac, path: PyTree[Array], num_steps: int, like: Int[Array, "*batch"]
-) -> Float[Array, "*batch"]:
-    """v = sum_t log G_t of a path; `like` has the axes of t."""
+) -> _Sum:
+    """v = sum_t log G_t of a path, and what rounding took from it; `like` has the axes of t."""
 
-    def add(v: Float[Array, "*batch"], t: Int[Array, ""]) -> tuple[Float[Array, "*batch"], None]:
+    def log_g(t: Int[Array, ""]) -> Float[Array, "*batch"]:
         now = jnp.full_like(like, t)
         _, log_g = model.weigh(repeat(at(model, path, now), 1, now.ndim), now)
-        return v + log_g[..., 0], None
+        return usable(log_g[..., 0])
 
-    zero = jnp.zeros_like(like, jnp.float32)
-    return jax.lax.scan(add, zero, jnp.arange(num_steps, dtype=jnp.int32))[0]
+    def add(v: _Sum, t: Int[Array, ""]) -> tuple[_Sum, None]:
+        return add_exactly(*v, log_g(t)), None
+
+    require_steps(model, path, num_steps)
+    first = log_g(jnp.int32(0))
+    later = jnp.arange(1, num_steps, dtype=jnp.int32)
+    return jax.lax.scan(add, (first, jnp.zeros_like(first)), later)[0]
 
 
 def _swaps(
     key: Key[Array, "*batch"],
     betas: Float[Array, "chains"],
-    v: Float[Array, "chains *batch"],
+    v: _Sum,
     num_sweeps: Int[Array, "*batch"],
 ) -> tuple[Int[Array, "chains *batch"], Bool[Array, "pairs *b"], Bool[Array, "pairs *b"]]:
     """Where each chain's path comes from, and which pairs tried and did swap."""
 
     def one(
-        key: Key[Array, ""], v: Float[Array, "chains"], num_sweeps: Int[Array, ""]
+        key: Key[Array, ""], v: _Sum, num_sweeps: Int[Array, ""]
     ) -> tuple[Int[Array, "chains"], Bool[Array, "pairs"], Bool[Array, "pairs"]]:
         chains = jnp.arange(len(betas), dtype=jnp.int32)
-        gain, slope = log_ratio(v[1:], v[:-1]), betas[:-1] - betas[1:]
+        (v, error), slope = v, betas[:-1] - betas[1:]
+        gain = log_ratio(v[1:], v[:-1]) + (error[1:] - error[:-1])
+        slope = slope.astype(gain.dtype)
         log_a = jnp.where(slope == 0, 0.0, slope * jnp.where(slope == 0, 0.0, gain))
         tried = (chains[:-1] + num_sweeps) % 2 == 0
         swapped = tried & (-jax.random.exponential(key, log_a.shape, log_a.dtype) < log_a)
         steps = swapped.astype(jnp.int32)
         return chains + jnp.pad(steps, (0, 1)) - jnp.pad(steps, (1, 0)), tried, swapped
 
-    order, tried, swapped = vmap_axes(one, key.ndim)(key, jnp.moveaxis(v, 0, -1), num_sweeps)
+    order, tried, swapped = vmap_axes(one, key.ndim)(
+        key, jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), v), num_sweeps
+    )
     order, tried, swapped = (jnp.moveaxis(x, -1, 0) for x in (order, tried, swapped))
     return order, tried, swapped
 

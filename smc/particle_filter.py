@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two, vmap_axes
-from pfjax.smc._weighing import require_shape, weighed
+from pfjax.smc._calls import drawn, moved, resampled_by, weighed_by
+from pfjax.smc._checks import require_count, require_model, require_resampler
+from pfjax.smc._weighing import start, weighed
 from pfjax.smc.types import Algorithm, FeynmanKac, Info, Move, Resampler, State
 from pfjax.smc.wrappers import adaptive_systematic
 
@@ -54,31 +56,26 @@ def particle_filter(
     >>> round(float(state.log_evidence), 4), int(state.t), float(info.ess)
     (0.6931, 1, 8.0)
     """
-    if n < 1:
-        raise ValueError(f"n: got {n} particles, want at least 1")
+    require_model(model)
+    require_resampler(resampler)
+    n = require_count("n", n)
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
         require_typed(key)
         _, k_move = split_in_two(key)
-        start = State(
-            particles=model.init(particle_keys(k_move, n)),
-            log_weights=per_problem(key, jnp.full(n, -jnp.log(jnp.float32(n)))),
-            log_evidence=per_problem(key, jnp.float32(0)),
-            t=per_problem(key, jnp.int32(0)),
-        )
+        first = start(key, drawn(model, particle_keys(k_move, n)), n)
         stay = per_problem(key, jnp.arange(n, dtype=jnp.int32))
-        return weigh(start, stay, per_problem(key, jnp.array(False)))
+        return weigh(first, stay, per_problem(key, jnp.array(False)))
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
         state, ancestors, resampled, keys = resample(key, state, resampler, move)
-        x = model.propagate(keys, state.particles, state.t)
+        x = moved(model, keys, state.particles, state.t)
         return weigh(state._replace(particles=x), ancestors, resampled)
 
     def weigh(
         state: State, ancestors: Int[Array, "*batch n"], resampled: Bool[Array, "*batch"]
     ) -> tuple[State, Info]:
-        x, log_g = model.weigh(state.particles, state.t)
-        require_shape(log_g, state.log_weights.shape)
+        x, log_g = weighed_by(model, state.particles, state.t, state.log_weights.shape)
         return weighed(state._replace(particles=x), log_g, ancestors, resampled)
 
     return Algorithm(init, step)
@@ -95,7 +92,7 @@ def resample(
     require_typed(key)
     k_resample, k_move = split_in_two(key)
     t = state.t + 1
-    ancestors, left, resampled = resampler(k_resample, state.log_weights, t)
+    ancestors, left, resampled = resampled_by(resampler, k_resample, state.log_weights, t)
     x = move(state.particles, ancestors)
     keys = particle_keys(k_move, state.log_weights.shape[-1])
-    return State(x, left, state.log_evidence, t), ancestors, resampled, keys
+    return state._replace(particles=x, log_weights=left, t=t), ancestors, resampled, keys

@@ -22,7 +22,9 @@ from pfjax.smc.conditional import adaptive_conditional
 from pfjax.smc.conditional_filter import (
     ancestor_sampling_filter,
     conditional_particle_filter,
+    require_conditional,
     require_log_transition,
+    require_steps,
     with_new_past,
 )
 from pfjax.smc.particle_filter import gather, particle_filter
@@ -54,7 +56,8 @@ def particle_gibbs(
     Target: leaves the path measure Q_t of `model`, t = num_steps - 1, invariant, for every n and
     every *conditional* resampler; n = 1 does not move. `init(key)` is a path of a particle filter,
     `step(key, path)` returns the new path and its `Sweep`. If all die it is the path it was given.
-    What ancestor sampling asks of the model, and its errors: `ancestor_sampling_filter`.
+    Raises `ValueError` for a plain resampler, or a path of another number of generations. What
+    ancestor sampling asks of the model, and its errors: `ancestor_sampling_filter`.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
@@ -70,10 +73,13 @@ def particle_gibbs(
     ((20,), (100, 20))
     """
 
+    require_conditional(resampler)
+
     def init(key: Key[Array, "*batch"]) -> tuple[PyTree[Array], Sweep]:
         return _trace(key, model, particle_filter(model, n, move=move), num_steps)
 
     def step(key: Key[Array, "*batch"], path: PyTree[Array]) -> tuple[PyTree[Array], Sweep]:
+        require_steps(model, path, num_steps)
         if ancestor_sampling:
             algorithm = ancestor_sampling_filter(model, n, path, num_steps, resampler, move=move)
         else:
@@ -105,10 +111,13 @@ def backward_gibbs(
             "the Markov property; use particle_gibbs(..., ancestor_sampling=True)"
         )
 
+    require_conditional(resampler)
+
     def init(key: Key[Array, "*batch"]) -> tuple[PyTree[Array], Sweep]:
         return draw(key, particle_filter(model, n, move=move))
 
     def step(key: Key[Array, "*batch"], path: PyTree[Array]) -> tuple[PyTree[Array], Sweep]:
+        require_steps(model, path, num_steps)
         pinned = with_new_past(model, path)
         new, sweep = draw(key, particle_filter(pinned, n, resampler, move=move))
         return _unless_all_dead(model, sweep, path, new), sweep
@@ -144,7 +153,7 @@ def _trace(
 def _unless_all_dead(
     model: FeynmanKac, sweep: Sweep, path: PyTree[Array], new: PyTree[Array]
 ) -> PyTree[Array]:
-    dead = sweep.infos.status[-1] == ALL_DEAD
+    dead = sweep.infos.status[-1] & ALL_DEAD > 0
     if model.rewind is None:
         dead = jnp.broadcast_to(dead, sweep.slots.shape)
     return select(dead, path, new)

@@ -23,7 +23,7 @@ from pfjax.smc.annealed import Schedule, annealed
 from pfjax.smc.optimal import optimal
 from pfjax.smc.resampling import multinomial, systematic
 from pfjax.smc.types import Resampler
-from pfjax.smc.weights import effective_sample_size, normalise, total
+from pfjax.smc.weights import effective_sample_size, normalise, total, usable
 
 paper: Resampler = multinomial
 """Multinomial at every step: Puri et al. (2025), arXiv 2502.01618, algorithm 1. Unbiased."""
@@ -143,7 +143,7 @@ def rebase(temperature: float = 1.0) -> Resampler:
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
         del t
-        return vmap_axes(_rounded, key.ndim)(normalise(log_w / temperature))
+        return vmap_axes(_rounded, key.ndim)(normalise(usable(log_w) / temperature))
 
     return resample
 

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pfjax.smc._ancestors import ancestors_from_ends, equally_weighted, independent_draws
-from pfjax.smc._axes import vmap_axes
+from pfjax.smc._ancestors import ancestors_from_ends, independent_draws, plainly
 from pfjax.smc._fixed_point import cumulative_copies
 
 
@@ -34,7 +33,7 @@ def systematic(
     ([1, 1, 1, 3], [0.25, 0.25, 0.25, 0.25])
     """
     del t
-    return vmap_axes(_systematic, key.ndim)(key, log_w)
+    return plainly(systematic_rows, key, log_w)
 
 
 def stratified(
@@ -48,7 +47,7 @@ def stratified(
     [1, 1, 1, 3]
     """
     del t
-    return vmap_axes(_stratified, key.ndim)(key, log_w)
+    return plainly(stratified_rows, key, log_w)
 
 
 def multinomial(
@@ -62,31 +61,24 @@ def multinomial(
     [1, 1, 1]
     """
     del t
-    return vmap_axes(_multinomial, key.ndim)(key, log_w)
+    return plainly(multinomial_rows, key, log_w)
 
 
-def _systematic(
-    key: Key[Array, ""], log_w: Float[Array, "n"]
-) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    n = log_w.shape[0]
+def systematic_rows(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> Int[Array, "n"]:
+    """n draws of one problem, as all `*_rows`; anything at all if every particle is dead."""
     whole, part = cumulative_copies(log_w, n)
-    u = jax.random.bits(key)
+    u = jax.random.bits(key, dtype=jnp.uint32)
     end = whole + (u < part).astype(jnp.int32)
-    return equally_weighted(ancestors_from_ends(end, n), log_w)
+    return ancestors_from_ends(end, n)
 
 
-def _stratified(
-    key: Key[Array, ""], log_w: Float[Array, "n"]
-) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    n = log_w.shape[0]
+def stratified_rows(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> Int[Array, "n"]:
     whole, part = cumulative_copies(log_w, n)
     # The end of the last particle is n exactly, and its part 0: no tooth n is looked up.
-    u = jax.random.bits(key, (n,)).at[whole].get(mode="clip")
+    u = jax.random.bits(key, (n,), jnp.uint32).at[whole].get(mode="clip")
     end = whole + (u < part).astype(jnp.int32)
-    return equally_weighted(ancestors_from_ends(end, n), log_w)
+    return ancestors_from_ends(end, n)
 
 
-def _multinomial(
-    key: Key[Array, ""], log_w: Float[Array, "n"]
-) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    return equally_weighted(independent_draws(key, log_w, log_w.shape[0]), log_w)
+def multinomial_rows(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> Int[Array, "n"]:
+    return independent_draws(key, log_w, n)

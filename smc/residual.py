@@ -10,8 +10,7 @@ particles unchanged (unbiased). Knows nothing of particles or of when to resampl
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from pfjax.smc._ancestors import ancestors_from_ends, equally_weighted, independent_draws
-from pfjax.smc._axes import vmap_axes
+from pfjax.smc._ancestors import ancestors_from_ends, independent_draws, plainly
 from pfjax.smc._fixed_point import exact_prefix_sum, expected_copies
 
 
@@ -27,16 +26,13 @@ def residual(
     ([1, 1, 3], True)
     """
     del t
-    return vmap_axes(_residual, key.ndim)(key, log_w)
+    return plainly(residual_rows, key, log_w)
 
 
-def _residual(
-    key: Key[Array, ""], log_w: Float[Array, "n"]
-) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    n = log_w.shape[0]
+def residual_rows(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> Int[Array, "n"]:
     whole, part = expected_copies(log_w, n)
     end = exact_prefix_sum(whole)
     certain = ancestors_from_ends(end, n)
     drawn = independent_draws(key, jnp.log(part.astype(jnp.float32)), n)
     is_certain = jnp.arange(n, dtype=jnp.int32) < end[-1]
-    return equally_weighted(jnp.where(is_certain, certain, drawn), log_w)
+    return jnp.where(is_certain, certain, drawn)

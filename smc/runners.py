@@ -2,6 +2,8 @@
 
     state_0 = init(fold_in(key, 0))    state_t = step(fold_in(key, t), state_t-1)
 
+A run in two parts is the run in one: `run` and `iterate` go on from a state they are given.
+
 There is nothing to cite. Knows nothing of particles or weights; `jax.jit` the caller, not these.
 """
 
@@ -9,9 +11,11 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Key, PyTree
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
-from pfjax.smc._axes import fold_in, require_typed, select
+from pfjax.smc._axes import fold_in, select, vmap_axes
+from pfjax.smc._calls import collected
+from pfjax.smc._checks import require_run
 from pfjax.smc.types import Algorithm, Info, State
 
 _Carry = tuple[Array, State, Info, Info]
@@ -27,8 +31,15 @@ def run(
     algorithm: Algorithm,
     num_steps: int,
     collect: Callable[[State, Info], PyTree[Array]] = _only_info,
+    *,
+    state: State | None = None,
 ) -> tuple[State, PyTree[Array]]:
     """Runs generations 0 to num_steps - 1; the only runner with a reverse-mode gradient.
+
+    With `state`, num_steps further generations after it, of each problem after its own; with the
+    key that it was made with, they are those that a longer run would have made. States without t
+    (paths of a Markov kernel) count as generation 0: give their next part another key. Raises
+    `ValueError` for num_steps < 1, or outside the algorithm's horizon.
 
     Returns the last state and `collect(state, info)` of every generation, stacked in front. The
     state is the weighted one, before it is resampled. By default the second item is the `Info`;
@@ -49,15 +60,24 @@ def run(
     >>> _, xs = run(keys, pf, 10, collect=lambda state, info: state.particles)
     >>> xs.shape
     (10, 3, 16)
+    >>> state, _ = run(jax.random.key(0), pf, 4)
+    >>> state, infos = run(jax.random.key(0), pf, 6, state=state)
+    >>> int(state.t), infos.ess.shape
+    (9, (6,))
     """
-    state, info = _start(key, algorithm, num_steps)
-    first = collect(state, info)
+    require_run(key, algorithm, num_steps, state)
+    begun = None if state is None else _generation(state)
 
     def advance(state: State, t: Array) -> tuple[State, PyTree[Array]]:
-        state, info = algorithm.step(fold_in(key, t), state)
-        return state, collect(state, info)
+        state, info = algorithm.step(_key_of(key, t, begun), state)
+        return state, collected(collect, state, info)
 
-    state, rest = jax.lax.scan(advance, state, jnp.arange(1, num_steps))
+    later = jnp.arange(1, num_steps + (state is not None), dtype=jnp.int32)
+    if state is not None:
+        return jax.lax.scan(advance, state, later)
+    state, info = _start(key, algorithm)
+    first = collected(collect, state, info)
+    state, rest = jax.lax.scan(advance, state, later)
     return state, jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rest)
 
 
@@ -86,7 +106,8 @@ def run_until(
     >>> int(state.t), infos.ess.shape
     (3, (10,))
     """
-    state, info = _start(key, algorithm, max_steps)
+    require_run(key, algorithm, max_steps, is_until=True)
+    state, info = _start(key, algorithm)
     infos = jax.tree.map(lambda row: jnp.broadcast_to(row, (max_steps, *row.shape)), info)
 
     def unfinished(carry: _Carry) -> Bool[Array, ""]:
@@ -107,13 +128,17 @@ def run_until(
     after = jax.tree.map(
         lambda row: jnp.broadcast_to(row, (max_steps, *row.shape)), _nothing_happens(info)
     )
-    return state, select(jnp.arange(max_steps) < t, infos, after)
+    return state, select(jnp.arange(max_steps, dtype=jnp.int32) < t, infos, after)
 
 
 def iterate(
-    key: Key[Array, "*batch"], algorithm: Algorithm, num_steps: int
+    key: Key[Array, "*batch"],
+    algorithm: Algorithm,
+    num_steps: int,
+    *,
+    state: State | None = None,
 ) -> Iterator[tuple[State, Info]]:
-    """Yields the state and `Info` of generations 0 to num_steps - 1, each as soon as it is made.
+    """Yields the state and `Info` of every generation as soon as it is made; otherwise like `run`.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
@@ -126,20 +151,41 @@ def iterate(
     >>> [int(state.particles[0]) for state, info in iterate(jax.random.key(0), pf, 4)]
     [0, 1, 3, 6]
     """
-    state, info = _start(key, algorithm, num_steps)
-    yield state, info
+    require_run(key, algorithm, num_steps, state, is_until=True)
+    return _generations(key, algorithm, num_steps, state)
+
+
+def _generations(
+    key: Key[Array, "*batch"], algorithm: Algorithm, num_steps: int, state: State | None
+) -> Iterator[tuple[State, Info]]:
+    begun = None if state is None else _generation(state)
+    if state is None:
+        num_steps -= 1
+        state, info = _start(key, algorithm)
+        yield state, info
     step = jax.jit(algorithm.step)
-    for t in range(1, num_steps):
-        state, info = step(fold_in(key, t), state)
+    for t in range(1, num_steps + 1):
+        state, info = step(_key_of(key, t, begun), state)
         yield state, info
 
 
-def _start(key: Key[Array, "*batch"], algorithm: Algorithm, num_steps: int) -> tuple[State, Info]:
-    require_typed(key)
-    if num_steps < 1:
-        raise ValueError(f"number of steps: got {num_steps}, want at least 1 (generation 0)")
+def _start(key: Key[Array, "*batch"], algorithm: Algorithm) -> tuple[State, Info]:
     # Compiled as a whole in every runner: op by op, the last bits would differ between them.
     return jax.jit(algorithm.init)(fold_in(key, 0))
+
+
+def _key_of(
+    key: Key[Array, "*batch"], t: int | Int[Array, ""], begun: Int[Array, "*batch"] | None
+) -> Key[Array, "*batch"]:
+    """The key of the t-th generation after the one of which the run began, or of generation t."""
+    if begun is None:
+        return fold_in(key, t)
+    return vmap_axes(jax.random.fold_in, key.ndim)(key, jnp.broadcast_to(begun + t, key.shape))
+
+
+def _generation(state: State) -> Int[Array, "*batch"]:
+    """Of a state; 0 of a path of a Markov kernel, which does not count."""
+    return state.t if isinstance(state, State) else jnp.int32(0)
 
 
 def _nothing_happens(info: Info) -> Info:

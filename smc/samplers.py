@@ -11,11 +11,14 @@ L^0 is the indicator of L > 0. Knows nothing of how temperatures are chosen (`pf
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two, vmap_axes
-from pfjax.smc._weighing import weighed
+from pfjax.smc._calls import moved_by, resampled_by
+from pfjax.smc._checks import require_count, require_resampler
+from pfjax.smc._weighing import start, weighed
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import gather
 from pfjax.smc.types import Algorithm, Info, Resampler, State
@@ -48,12 +51,12 @@ class Rejuvenate(Protocol):
     """Resamples and moves, at the temperature that the particles have.
 
     Returns the state with the new particles and the log-weights that are left, not renormalised,
-    the row each came from, and whether the problem was resampled.
+    the row each came from, whether the problem was resampled, and what the kernels told.
     """
 
     def __call__(
         self, key: Key[Array, "*batch"], state: State, posterior: Posterior, /
-    ) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"]]: ...
+    ) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"], PyTree[Array]]: ...
 
 
 @runtime_checkable
@@ -70,11 +73,13 @@ def log_power(
 ) -> Float[Array, "*batch"]:
     """log L^exponent, which is -inf for L = 0 whatever the exponent.
 
-    >>> import jax.numpy as jnp
-    >>> log_power(jnp.array([-2.0, -jnp.inf]), jnp.array([0.0])).tolist()
-    [-0.0, -inf]
+        >>> import jax
+    import jax.numpy as jnp
+        >>> log_power(jnp.array([-2.0, -jnp.inf]), jnp.array([0.0])).tolist()
+        [-0.0, -inf]
     """
     dead = jnp.isneginf(log_likelihood)
+    exponent = jnp.asarray(exponent).astype(log_likelihood.dtype)
     return jnp.where(dead, -jnp.inf, exponent * jnp.where(dead, 0.0, log_likelihood))
 
 
@@ -91,28 +96,32 @@ def evaluate(
     )
 
 
-def move(kernel: Kernel, posterior: Posterior, key: Key[Array, ""], x: Tempered) -> Tempered:
-    """One particle after one transition that leaves prior L^lambda invariant."""
+def move(
+    kernel: Kernel, posterior: Posterior, key: Key[Array, ""], x: Tempered
+) -> tuple[Tempered, PyTree[Array]]:
+    """One particle after one transition that leaves prior L^lambda invariant, and how it went."""
 
     def log_density(position: PyTree[Array]) -> Float[Array, ""]:
         log_l = posterior.log_likelihood(position)
         return posterior.log_prior(position) + log_power(log_l, x.inverse_temperature)
 
-    return evaluate(posterior, kernel(key, x.position, log_density), x.inverse_temperature)
+    position, told = moved_by(kernel, key, x.position, log_density)
+    return evaluate(posterior, position, x.inverse_temperature), told
 
 
 def resample_move(kernel: Kernel, resampler: Resampler = adaptive_systematic) -> Rejuvenate:
     """Resampling, then one transition of every particle (Gilks and Berzuini 2001)."""
+    require_resampler(resampler)
 
     def rejuvenate(
         key: Key[Array, "*batch"], state: State, posterior: Posterior
-    ) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"]]:
+    ) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"], PyTree[Array]]:
         k_resample, k_move = split_in_two(key)
-        ancestors, left, resampled = resampler(k_resample, state.log_weights, state.t)
+        ancestors, left, resampled = resampled_by(resampler, k_resample, state.log_weights, state.t)
         keys = particle_keys(k_move, left.shape[-1])
         x = gather(state.particles, ancestors)
-        x = vmap_axes(lambda k, row: move(kernel, posterior, k, row), keys.ndim)(keys, x)
-        return state._replace(particles=x, log_weights=left), ancestors, resampled
+        x, told = vmap_axes(lambda k, row: move(kernel, posterior, k, row), keys.ndim)(keys, x)
+        return state._replace(particles=x, log_weights=left), ancestors, resampled, told
 
     return rejuvenate
 
@@ -126,38 +135,69 @@ def sampler(
     if `next_temperature` does not look at the particles. Generation 0 is drawn from the prior and
     weighed by L^lambda_0. Raises `ValueError` for n < 1, a raw key, or scores of the wrong shape.
     """
-    if n < 1:
-        raise ValueError(f"n: got {n} particles, want at least 1")
+    n = require_count("n", n)
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
         require_typed(key)
         _, k_move = split_in_two(key)
         keys = particle_keys(k_move, n)
-        zeros = per_problem(key, jnp.zeros(n))
-        state = State(
-            evaluate(posterior, vmap_axes(posterior.sample_prior, keys.ndim)(keys), zeros),
-            log_weights=per_problem(key, jnp.full(n, -jnp.log(jnp.float32(n)))),
-            log_evidence=per_problem(key, jnp.float32(0)),
-            t=per_problem(key, jnp.int32(0)),
-        )
+        zeros = per_problem(key, jnp.zeros(n, jnp.float32))
+        position = vmap_axes(posterior.sample_prior, keys.ndim)(keys)
+        state = start(key, evaluate(posterior, position, zeros), n)
         _require_shapes(state.particles, zeros.shape)
         stay = per_problem(key, jnp.arange(n, dtype=jnp.int32))
-        return weigh(state, stay, per_problem(key, jnp.array(False)))
+        # As in all later generations, but zero: nothing has moved.
+        told = jax.eval_shape(lambda k, s: rejuvenated(rejuvenate, k, s, posterior)[3], key, state)
+        none = jax.tree.map(
+            lambda a: per_problem(key, jnp.zeros(a.shape[key.ndim :], a.dtype)), told
+        )
+        return weigh(state, stay, per_problem(key, jnp.array(False)), none)
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
         require_typed(key)
         return weigh(*rejuvenate(key, state._replace(t=state.t + 1), posterior))
 
     def weigh(
-        state: State, ancestors: Int[Array, "*batch n"], resampled: Bool[Array, "*batch"]
+        state: State,
+        ancestors: Int[Array, "*batch n"],
+        resampled: Bool[Array, "*batch"],
+        told: PyTree[Array],
     ) -> tuple[State, Info]:
         x: Tempered = state.particles
         warmer = next_temperature(normalise(state.log_weights), x, state.t)[..., None]
         log_g = log_power(x.log_likelihood, warmer - x.inverse_temperature)
         x = x._replace(inverse_temperature=jnp.broadcast_to(warmer, log_g.shape))
-        return weighed(state._replace(particles=x), log_g, ancestors, resampled)
+        state, info = weighed(state._replace(particles=x), log_g, ancestors, resampled)
+        return state, info._replace(kernel=told)
 
     return Algorithm(init, step)
+
+
+def rejuvenated(
+    rejuvenate: Rejuvenate, key: Key[Array, "*batch"], state: State, posterior: Posterior
+) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"], PyTree[Array]]:
+    """`rejuvenate(key, state, posterior)`; raises `ValueError` if it is a kernel."""
+
+    def of_one() -> PyTree[Array]:
+        axes = key.ndim + 1
+        x = jax.tree.map(lambda a: a.reshape(-1, *a.shape[axes:])[0], state.particles.position)
+        return rejuvenate(key.reshape(-1)[0], x, posterior.log_prior)  # pyright: ignore
+
+    try:
+        result = rejuvenate(key, state, posterior)
+        if isinstance(result, tuple) and len(result) == 4 and isinstance(result[0], State):
+            return result
+        error = None
+    except (TypeError, ValueError, AttributeError) as failure:
+        error = failure
+        try:
+            jax.eval_shape(of_one)
+        except Exception:
+            raise failure from None
+    raise ValueError(
+        "rejuvenate: got a kernel, which moves one particle, want what resamples and moves all; "
+        "write smc.resample_move(kernel) or smc.waste_free(kernel, num_chains)"
+    ) from error
 
 
 def _require_shapes(x: Tempered, shape: tuple[int, ...]) -> None:

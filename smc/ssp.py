@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
-from pfjax.smc._ancestors import ancestors_from_ends, equally_weighted
-from pfjax.smc._axes import vmap_axes
+from pfjax.smc._ancestors import ancestors_from_ends, plainly
 from pfjax.smc._fixed_point import exact_prefix_sum, expected_copies
 
 
@@ -30,16 +29,13 @@ def ssp(
     [1, 1, 1, 3]
     """
     del t
-    return vmap_axes(_ssp, key.ndim)(key, log_w)
+    return plainly(ssp_rows, key, log_w)
 
 
-def _ssp(
-    key: Key[Array, ""], log_w: Float[Array, "n"]
-) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
-    n = log_w.shape[0]
+def ssp_rows(key: Key[Array, ""], log_w: Float[Array, "m"], n: int) -> Int[Array, "n"]:
     whole, part = expected_copies(log_w, n)
     end = exact_prefix_sum(whole + _rounded(key, part))
-    return equally_weighted(ancestors_from_ends(end, n), log_w)
+    return ancestors_from_ends(end, n)
 
 
 def _rounded(key: Key[Array, ""], part: UInt[Array, "n"]) -> Int[Array, "n"]:
@@ -47,7 +43,7 @@ def _rounded(key: Key[Array, ""], part: UInt[Array, "n"]) -> Int[Array, "n"]:
     n = part.shape[0]
     # Written with part, so that an explicit mesh sees its axes.
     player = jnp.arange(n, dtype=jnp.int32) + 0 * part.astype(jnp.int32)
-    u = jax.random.uniform(key, (n + n.bit_length(),))
+    u = jax.random.uniform(key, (n + n.bit_length(),), jnp.float32)
     leavers, verdicts = [], []
     while part.shape[0] > 1:
         # A dummy of part 0 makes the number even, and leaves with 0 into no slot.

@@ -81,6 +81,6 @@ def enumerate_sequences(log_table: Float[Array, "v v"], length: int) -> TokenSeq
     every = [s for s in itertools.product(words, repeat=length) if absorbed(s)]
     tokens = jnp.array(every, jnp.int32)
     previous = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=EOS)
-    ended = (previous == EOS) & (jnp.arange(length) > 0)[None]
+    ended = (previous == EOS) & (jnp.arange(length, dtype=jnp.int32) > 0)[None]
     log_p = jnp.where(ended, 0.0, log_table[previous, tokens])
     return TokenSequence(tokens, jnp.sum(log_p, axis=1))

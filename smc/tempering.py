@@ -60,7 +60,7 @@ def tempering(
 
         def read(i: Int[Array, ""]) -> Float[Array, ""]:
             # Not an index: an explicit mesh would have to be told where the result goes.
-            now = jnp.arange(schedule.size) == jnp.minimum(i, schedule.size - 1)
+            now = jnp.arange(schedule.size, dtype=jnp.int32) == jnp.minimum(i, schedule.size - 1)
             return jnp.sum(jnp.where(now, schedule, 0.0))
 
         return vmap_axes(read, t.ndim)(t)

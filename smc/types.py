@@ -8,12 +8,14 @@ Knows no algorithm, and nothing of what a particle is: any pytree with leading a
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 OK = 0
 ALL_DEAD = 1
+NOT_FINITE = 2
 
 
 @runtime_checkable
@@ -104,6 +106,27 @@ class Resampler(Protocol):
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]: ...
 
 
+@dataclass(frozen=True)
+class Conditional:
+    """A resampler whose slot 0 keeps its own parent, the others drawn by the law given that.
+
+    The mark by which conditional filters know that their target is the one they state. Wrappers keep
+    it; a law of one's own is marked as `Conditional(law)`.
+    """
+
+    law: Resampler
+
+    def __call__(
+        self, key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"], /
+    ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+        return self.law(key, log_w, t)
+
+
+def marked_like(resampler: Resampler, wrapped: Resampler) -> Resampler:
+    """`wrapped`, a wrapper's result, which is conditional if `resampler` within is."""
+    return Conditional(wrapped) if isinstance(resampler, Conditional) else wrapped
+
+
 @runtime_checkable
 class Criterion(Protocol):
     """Whether a problem with these normalised log-weights is resampled before generation t."""
@@ -123,23 +146,30 @@ class Move(Protocol):
 
 
 class State(NamedTuple):
-    """Weighted particles of generation t.
+    """Weighted particles of generation t; `start` makes the first one.
 
-    `log_weights` are normalised (logsumexp 0; all -inf once every particle is dead) and
-    `log_evidence` is the log of the estimate of L_t.
+    `log_weights` are normalised (logsumexp 0; all -inf once every particle is dead), in float32, or
+    in float64 if log G is. `log_evidence` is the log of the estimate of L_t, and `evidence_error`
+    what rounding took from it: `(log_evidence - c) + evidence_error` is exact where log L_t = c + a
+    little. `status` keeps every bit of `Info.status` that was ever set.
     """
 
     particles: PyTree[Array]
     log_weights: Float[Array, "*batch n"]
     log_evidence: Float[Array, "*batch"]
     t: Int[Array, "*batch"]
+    evidence_error: Float[Array, "*batch"]
+    status: Int[Array, "*batch"]
 
 
 class Info(NamedTuple):
     """What happened on the way to generation t.
 
     `ancestors[j]` is the row in generation t - 1 that slot j grew from, `resampled` tells whether
-    they were drawn; `ess` is that of the new weights; `status` is `OK` or `ALL_DEAD`.
+    they were drawn; `ess` is that of the new weights. `status` is `OK` (0), or has the bits
+    `ALL_DEAD` and `NOT_FINITE`: some log G was NaN or +inf, which killed that particle. Bits stay
+    set, so that the last row tells of the whole run. `kernel` is what the Markov kernels of a
+    sampler told of their moves; it is zero in generation 0, where nothing has moved.
     """
 
     ancestors: Int[Array, "*batch n"]
@@ -147,10 +177,45 @@ class Info(NamedTuple):
     resampled: Bool[Array, "*batch"]
     log_evidence_increment: Float[Array, "*batch"]
     status: Int[Array, "*batch"]
+    kernel: PyTree[Array] = ()
+
+
+class Horizon(NamedTuple):
+    """How many generations a run may have, which the runners ask before they begin.
+
+    `because` says in a clause where the limits come from. With `done`, the number is not known
+    beforehand: the run must be `run_until(key, algorithm, done, max_steps)`.
+    """
+
+    at_least: int = 1
+    at_most: int | None = None
+    because: str = ""
+    done: Callable[[State], Bool[Array, "*batch"]] | None = None
 
 
 class Algorithm(NamedTuple):
-    """`init(key)` draws and weighs generation 0; `step(key, state)` makes the next generation."""
+    """`init(key)` draws and weighs generation 0; `step(key, state)` makes the next generation.
+
+    `horizon` is no part of the pair; `bounded` sets another one.
+    """
 
     init: Callable[[Key[Array, "*batch"]], tuple[State, Info]]
     step: Callable[[Key[Array, "*batch"], State], tuple[State, Info]]
+    horizon = Horizon()
+
+
+class _Bounded(Algorithm):
+    """An algorithm with a horizon of its own."""
+
+
+def bounded(algorithm: Algorithm, horizon: Horizon) -> Algorithm:
+    """The algorithm, which runners then refuse to run for another number of generations.
+
+    >>> once = bounded(Algorithm(lambda key: key, lambda key, state: state), Horizon(at_most=1))
+    >>> init, step = once
+    >>> once.horizon.at_most
+    1
+    """
+    result = _Bounded(*algorithm)
+    result.horizon = horizon
+    return result

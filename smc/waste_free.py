@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, select, split_in_two, vmap_axes
 from pfjax.smc.choice import systematic_choice
@@ -28,8 +28,9 @@ def waste_free(
     """num_chains particles are chosen, and each grows a chain of n / num_chains points.
 
     n kept particles cost n - num_chains transitions. The points of a chain are rows in a row; all
-    have the ancestor that the chain started from. Resamples at every step. Raises `ValueError` if
-    num_chains does not divide n, or if no point would be moved.
+    have the ancestor that the chain started from. Resamples at every step. `Info.kernel` has the
+    n / num_chains - 1 moves of every chain. Raises `ValueError` if num_chains does not divide n, or
+    if no point would be moved.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
@@ -51,16 +52,16 @@ def waste_free(
 
     def rejuvenate(
         key: Key[Array, "*batch"], state: State, posterior: Posterior
-    ) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"]]:
+    ) -> tuple[State, Int[Array, "*batch n"], Bool[Array, "*batch"], PyTree[Array]]:
         length = _chain_length(state.log_weights.shape[-1], num_chains)
         k_choose, k_move = split_in_two(key)
         chosen, left, resampled = choose_chains(k_choose, state.log_weights, state.t)
         keys = particle_keys(k_move, num_chains)
 
-        def grow(key: Key[Array, ""], start: Tempered) -> Tempered:
+        def grow(key: Key[Array, ""], start: Tempered) -> tuple[Tempered, PyTree[Array]]:
             return _chain(kernel, posterior, key, start, length)
 
-        chains = vmap_axes(grow, keys.ndim)(keys, gather(state.particles, chosen))
+        chains, told = vmap_axes(grow, keys.ndim)(keys, gather(state.particles, chosen))
         flat = vmap_axes(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), keys.ndim - 1)
         repeat = vmap_axes(lambda row: jnp.repeat(row, length), keys.ndim - 1)
         ancestors, left = repeat(chosen), repeat(left) - jnp.log(jnp.float32(length))
@@ -72,22 +73,23 @@ def waste_free(
             (jax.tree.map(flat, chains), ancestors, left),
             (state.particles, stay, state.log_weights),
         )
-        return state._replace(particles=kept[0], log_weights=kept[2]), kept[1], resampled
+        return state._replace(particles=kept[0], log_weights=kept[2]), kept[1], resampled, told
 
     return rejuvenate
 
 
 def _chain(
     kernel: Kernel, posterior: Posterior, key: Key[Array, ""], start: Tempered, length: int
-) -> Tempered:
-    """The start and the length - 1 points after it, stacked."""
+) -> tuple[Tempered, PyTree[Array]]:
+    """The start and the length - 1 points after it, stacked; what the kernel told of the moves."""
 
-    def advance(x: Tempered, i: Array) -> tuple[Tempered, Tempered]:
-        x = move(kernel, posterior, jax.random.fold_in(key, i), x)
-        return x, x
+    def advance(x: Tempered, i: Array) -> tuple[Tempered, tuple[Tempered, PyTree[Array]]]:
+        x, told = move(kernel, posterior, jax.random.fold_in(key, i), x)
+        return x, (x, told)
 
-    _, rest = jax.lax.scan(advance, start, jnp.arange(1, length))
-    return jax.tree.map(lambda first, more: jnp.concatenate([first[None], more]), start, rest)
+    _, (rest, told) = jax.lax.scan(advance, start, jnp.arange(1, length, dtype=jnp.int32))
+    points = jax.tree.map(lambda first, more: jnp.concatenate([first[None], more]), start, rest)
+    return points, told
 
 
 def _chain_length(n: int, num_chains: int) -> int:

@@ -2,6 +2,7 @@
 
     log_ratio(-inf, -inf) = -inf        (a particle that was dead stays dead)
     ESS = (sum_i W_i)^2 / sum_i W_i^2   (0 if all are dead)
+    usable(NaN) = usable(+inf) = -inf   (where log-weights come from outside)
 
 Reference: Kong, Liu and Wong (1994), Sequential imputations and Bayesian missing data problems.
 Gradients are finite too. Knows nothing of particles or resampling; +inf and NaN are not weights.
@@ -38,11 +39,9 @@ def log_sum_exp(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     >>> float(log_sum_exp(jnp.full(3, -jnp.inf)))
     -inf
     """
-    peak = jax.lax.stop_gradient(jnp.max(log_w, axis=-1))
-    peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
-    mass = total(jnp.exp(log_w - peak[..., None]))
-    alive = mass > 0
-    return jnp.where(alive, jnp.log(jnp.where(alive, mass, 1.0)) + peak, -jnp.inf)
+    log_w, peak = _below_zero(log_w)
+    log_mass = _log_mass(log_w)
+    return jnp.where(jnp.isneginf(log_mass), -jnp.inf, log_mass + peak)
 
 
 def log_ratio(
@@ -66,7 +65,19 @@ def normalise(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     >>> jnp.exp(normalise(jnp.log(jnp.array([1.0, 3.0, 0.0])))).tolist()
     [0.25, 0.75, 0.0]
     """
-    return log_ratio(log_w, log_sum_exp(log_w)[..., None])
+    # Less the peak first: far from 0 a sum of rounded exponents is not 1.
+    log_w, _ = _below_zero(log_w)
+    return log_ratio(log_w, _log_mass(log_w)[..., None])
+
+
+def usable(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """The log-weights, with -inf for NaN and +inf, which are not weights.
+
+    >>> import jax.numpy as jnp
+    >>> usable(jnp.array([0.0, jnp.nan, jnp.inf, -jnp.inf])).tolist()
+    [0.0, -inf, -inf, -inf]
+    """
+    return jnp.where(log_w < jnp.inf, log_w, -jnp.inf)
 
 
 def effective_sample_size(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
@@ -95,5 +106,48 @@ def conditional_ess(
     2.0
     """
     log_w = normalise(log_w)
+    # A factor of g changes nothing, and large sums would cancel.
+    log_g, _ = _below_zero(jnp.where(jnp.isneginf(log_w), -jnp.inf, log_g))
     first, second = log_sum_exp(log_w + log_g), log_sum_exp(log_w + 2 * log_g)
     return log_w.shape[-1] * jnp.exp(log_ratio(2 * first, second))
+
+
+def add_exactly(
+    total: Float[Array, "*batch"], error: Float[Array, "*batch"], *terms: Float[Array, "*batch"]
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """The sum of all, as the nearest number and what is left of it (Knuth's two-sum, twice as exact).
+
+    >>> one, small = jnp.float32(1), jnp.float32(1e-9)
+    >>> [float(x) for x in add_exactly(one, small, -one)]
+    [9.999999717180685e-10, 0.0]
+    """
+    for x in terms:
+        old = total.astype(x.dtype)
+        total = old + x
+        error = error.astype(x.dtype) + _rounding(old, x, total)
+    old, error = total, jax.lax.stop_gradient(error)
+    total = old + error
+    return total, _rounding(old, error, total)
+
+
+def _rounding(
+    a: Float[Array, "*batch"], b: Float[Array, "*batch"], rounded: Float[Array, "*batch"]
+) -> Float[Array, "*batch"]:
+    """a + b - rounded, exactly; 0 if that is not finite."""
+    a, b, rounded = jax.lax.stop_gradient((a, b, rounded))
+    part = rounded - a
+    error = (a - (rounded - part)) + (b - part)
+    return jnp.where(jnp.isfinite(rounded), error, 0.0)
+
+
+def _below_zero(log_w: Float[Array, "*batch n"]) -> tuple[Array, Float[Array, "*batch"]]:
+    """The log-weights less their peak, and the peak; 0 if all are -inf."""
+    peak = jax.lax.stop_gradient(jnp.max(log_w, axis=-1))
+    peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
+    return log_w - peak[..., None], peak
+
+
+def _log_mass(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+    mass = total(jnp.exp(log_w))
+    alive = mass > 0
+    return jnp.where(alive, jnp.log(jnp.where(alive, mass, 1.0)), -jnp.inf)

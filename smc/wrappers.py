@@ -15,9 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._calls import resampled_by
+from pfjax.smc._checks import require_count, require_criterion, require_resampler
 from pfjax.smc.resampling import systematic
-from pfjax.smc.types import Criterion, Resampler
-from pfjax.smc.weights import effective_sample_size, log_ratio
+from pfjax.smc.types import Criterion, Resampler, marked_like
+from pfjax.smc.weights import effective_sample_size, log_ratio, usable
 
 
 def when(criterion: Criterion, resampler: Resampler) -> Resampler:
@@ -31,20 +33,32 @@ def when(criterion: Criterion, resampler: Resampler) -> Resampler:
     [[0, 1], [0, 0]]
     """
 
+    require_criterion(criterion)
+    require_resampler(resampler)
+
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
-        ancestors, left, resampled = resampler(key, log_w, t)
+        log_w = usable(log_w)
+        ancestors, left, resampled = resampled_by(resampler, key, log_w, t)
         resampled = resampled & criterion(log_w, t)
         stay = jnp.broadcast_to(jnp.arange(log_w.shape[-1], dtype=jnp.int32), log_w.shape)
         chosen = resampled[..., None]
         return jnp.where(chosen, ancestors, stay), jnp.where(chosen, left, log_w), resampled
 
-    return resample
+    return marked_like(resampler, resample)
 
 
 def ess_below(fraction: float) -> Criterion:
-    """Holds when the effective sample size is below `fraction` of the particles."""
+    """Holds when the effective sample size is below `fraction` of the particles.
+
+    Raises `ValueError` for a fraction outside (0, 1], such as a number of particles.
+    """
+    if not 0 < fraction <= 1:
+        raise ValueError(
+            f"fraction: got {fraction}, want a fraction of the particles above 0 and at most 1; "
+            "half of them is ess_below(0.5)"
+        )
 
     def criterion(
         log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
@@ -57,8 +71,7 @@ def ess_below(fraction: float) -> Criterion:
 
 def every(k: int) -> Criterion:
     """Holds before generations k, 2k, 3k, ...; raises `ValueError` for k < 1."""
-    if k < 1:
-        raise ValueError(f"k: got {k}, want at least 1; to skip resampling use `never`")
+    k = require_count("k", k)
 
     def criterion(
         log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
@@ -91,14 +104,16 @@ def in_place(resampler: Resampler) -> Resampler:
     [0, 1, 0, 3]
     """
 
+    require_resampler(resampler)
+
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
-        ancestors, left, resampled = resampler(key, log_w, t)
+        ancestors, left, resampled = resampled_by(resampler, key, log_w, t)
         ancestors, left = vmap_axes(_survivors_stay, ancestors.ndim - 1)(ancestors, left)
         return ancestors, left, resampled
 
-    return resample
+    return marked_like(resampler, resample)
 
 
 def stop_gradient(resampler: Resampler) -> Resampler:
@@ -117,6 +132,8 @@ def stop_gradient(resampler: Resampler) -> Resampler:
     [0.0, 1.0]
     """
 
+    require_resampler(resampler)
+
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
@@ -126,7 +143,7 @@ def stop_gradient(resampler: Resampler) -> Resampler:
         score = log_ratio(log_p, jax.lax.stop_gradient(log_p))
         return ancestors, left + jnp.where(jnp.isneginf(log_p), 0.0, score), resampled
 
-    return resample
+    return marked_like(resampler, resample)
 
 
 def _survivors_stay(

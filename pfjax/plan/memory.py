@@ -42,12 +42,13 @@ def memory(work: Workload) -> Memory:
     """Bytes on each device of a group."""
     found = work.shapes
     pool, context = found.pool, found.context
+    state = pool.state
     x = pool.state.particles
     policy_cache, prm_cache = caches(work)
     rest = x._replace(policy_cache=(), reward_state=x.reward_state[1:])
     lengths = [p._replace(kv=()) for p in (context.policy, context.prm) if p is not None]
-    prompt = sum(map(nbytes, (*lengths, pool.state.log_evidence, pool.state.t)))
-    prompt += sum(map(nbytes, (pool.resampled, pool.keys, pool.busy)))
+    prompt = sum(map(nbytes, (*lengths, pool.resampled, pool.keys, pool.busy)))
+    prompt += sum(map(nbytes, (state.log_evidence, state.evidence_error, state.t, state.status)))
     prompt += split_bytes(context.policy.kv, work.policy, work.model)
     buffers = split_bytes(found.policy_buffer, work.policy, work.model)
     if work.prm is not None and context.prm is not None and found.prm_buffer is not None:

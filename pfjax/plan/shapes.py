@@ -121,8 +121,8 @@ def _pool(policy: Model, budget: Budget, reward: PyTree[Array], dtype: jnp.dtype
         reward_state=reward,
         dtype=dtype,
     )
-    state = smc.State(blank, jnp.zeros((1, 1)), jnp.zeros(1), jnp.zeros(1, jnp.int32))
     key, no = jax.random.split(jax.random.key(0), 1), jnp.zeros(1, bool)
+    state = smc.start(key, blank, 1)
     stay = jnp.zeros((1, 1), jnp.int32)
     return Pool(state, begin(blank, budget), stay, no, key, key[:, None], no)
 

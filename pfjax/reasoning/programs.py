@@ -179,8 +179,8 @@ class Programs(NamedTuple):
     def _begun(self, blank: particles.Particles, busy, keys) -> Pool:
         """Generation 0: blank particles of equal weight, nothing resampled."""
         p, n = blank.length.shape
-        weights = jnp.full((p, n), -jnp.log(float(n)), jnp.float32)
-        state = smc.State(blank, weights, jnp.zeros(p, jnp.float32), jnp.full(p, -1, jnp.int32))
+        state = smc.start(keys, blank, n)
+        state = state._replace(t=state.t - 1)
         never = smc.when(smc.never, self.rules.resampler)
         state, stay, resampled, row_keys = smc.resample(
             _generation(keys, state.t + 1), state, never, move=lambda x, _: x

@@ -58,12 +58,8 @@ def exact_filter() -> smc.State:
     states = np.stack([rng.permutation(3) for _ in range(T)])
     with np.errstate(divide="ignore"):
         log_w = np.log(np.take_along_axis(np.array(weights), states, axis=1))
-    return smc.State(
-        particles=jnp.int32(states),
-        log_weights=jnp.float32(log_w),
-        log_evidence=jnp.zeros(T),
-        t=jnp.arange(T, dtype=jnp.int32),
-    )
+    state = smc.start(jax.random.split(jax.random.key(0), T), jnp.int32(states), states.shape[1])
+    return state._replace(log_weights=jnp.float32(log_w), t=jnp.arange(T, dtype=jnp.int32))
 
 
 def test_paths_of_an_exact_filter_are_exact():

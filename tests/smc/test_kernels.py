@@ -24,7 +24,7 @@ def log_density(x):
 def always_accepts(key, x, log_density):
     del log_density
     steps = dict(zip(x, jax.random.split(key), strict=True))
-    return {name: jnp.abs(x[name] + jax.random.normal(steps[name], x[name].shape)) for name in x}
+    return {name: jnp.abs(x[name] + jax.random.normal(steps[name], x[name].shape)) for name in x}, ()
 
 
 SCALE = {"a": 1.5, "b": jnp.array([12.0])}
@@ -46,7 +46,7 @@ def moved():
     @jax.jit
     def run(keys, x):
         return {
-            name: jax.vmap(lambda k, row, kernel=kernel: kernel(k, row, log_density))(keys, x)
+            name: jax.vmap(lambda k, row, kernel=kernel: kernel(k, row, log_density)[0])(keys, x)
             for name, kernel in KERNELS.items()
         }
 
@@ -86,7 +86,7 @@ def test_joint_law(moved):
 def test_points_of_density_zero(start, lands):
     """Left at the first chance, never entered."""
     step = jax.jit(
-        lambda key, x: smc.random_walk(20.0)(key, x, lambda x: jnp.where(x > 0, 0.0, -jnp.inf))
+        lambda key, x: smc.random_walk(20.0)(key, x, lambda x: jnp.where(x > 0, 0.0, -jnp.inf))[0]
     )
     x = jax.vmap(lambda key: step(key, jnp.float32(start)))(
         jax.random.split(jax.random.key(0), 200)
@@ -106,7 +106,8 @@ def test_a_blackjax_kernel():
 
     def hmc(key, x, log_density):
         algorithm = blackjax.hmc(log_density, 0.6, jnp.ones(2), num_integration_steps=3)
-        return algorithm.step(key, algorithm.init(x))[0].position
+        state, info = algorithm.step(key, algorithm.init(x))
+        return state.position, smc.KernelInfo(info.acceptance_rate, jnp.float32(0.6))
 
     covariance = np.array([[1.0, 0.6], [0.6, 2.0]])
     precision = jnp.float32(np.linalg.inv(covariance))
@@ -117,7 +118,9 @@ def test_a_blackjax_kernel():
         return -0.5 * difference @ precision @ difference
 
     keys = jax.random.split(jax.random.key(1), NUM_DRAWS)
-    end = jax.jit(jax.vmap(lambda key, row: hmc(key, row, log_density)))(keys, jnp.float32(x))
+    step = jax.jit(jax.vmap(lambda key, row: hmc(key, row, log_density)))
+    end, told = step(keys, jnp.float32(x))
+    assert 0.5 < told.acceptance_rate.mean() < 1
     white = np.linalg.solve(np.linalg.cholesky(covariance), (np.asarray(end, float) - [3, -1]).T)
     exact = chi2.isf(3e-5, NUM_CELLS - 1)
     expected = NUM_DRAWS / NUM_CELLS

@@ -149,7 +149,7 @@ def test_move_is_called_with_the_ancestors():
 
 
 def test_refusals(autoregression):
-    with pytest.raises(ValueError, match="n: got 0 particles"):
+    with pytest.raises(ValueError, match="n: got 0, want at least 1"):
         smc.particle_filter(autoregression, 0)
     with pytest.raises(ValueError, match="want a typed key"):
         smc.particle_filter(autoregression, 2).init(jax.random.PRNGKey(0))

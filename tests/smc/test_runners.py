@@ -123,7 +123,7 @@ def counter(batch: tuple[int, ...]) -> smc.Algorithm:
             status=jnp.zeros(batch, jnp.int32),
         )
         data = jax.random.key_data(key)
-        return smc.State(data, jnp.zeros((*batch, 2)), t.astype(jnp.float32), t), info
+        return smc.start(key, data, 2)._replace(log_evidence=t.astype(jnp.float32), t=t), info
 
     return smc.Algorithm(
         init=lambda key: report(key, jnp.zeros(batch, jnp.int32)),

@@ -162,21 +162,19 @@ def test_rejuvenation_leaves_the_tempered_posterior_invariant():
         log_prior=lambda x: normal.logpdf(x, 1.0, 2.0),
         log_likelihood=lambda x: normal.logpdf(-0.5, x, 0.7),
     )
-    x = law.rvs(n, random_state=5)
-    position = jnp.float32(x)
+    start = law.rvs(n, random_state=5)
+    position = jnp.float32(start)
     scores = (jax.vmap(f)(position) for f in (posterior.log_prior, posterior.log_likelihood))
-    state = smc.State(
-        smc.Tempered(position, *scores, jnp.full(n, jnp.float32(lam))),
-        jnp.full(n, -jnp.log(jnp.float32(n))),
-        jnp.float32(0),
-        jnp.int32(1),
-    )
+    x = smc.Tempered(position, *scores, jnp.full(n, jnp.float32(lam)))
+    state = smc.start(jax.random.key(0), x, n)
     move = smc.resample_move(smc.random_walk(1.0))
-    moved, _, _ = jax.jit(lambda key, state: move(key, state, posterior))(jax.random.key(0), state)
+    moved, _, _, told = jax.jit(lambda key, state: move(key, state, posterior))(jax.random.key(0), state)
     end = np.asarray(moved.particles.position, float)
     counts = np.histogram(law.cdf(end), 20, (0, 1))[0]
     assert ((counts - n / 20) ** 2 / (n / 20)).sum() < stats.chi2.isf(6e-5, 19)
-    assert (end != np.float32(x)).mean() > 0.5
+    share_moved = (end != np.float32(start)).mean()
+    assert share_moved > 0.5
+    assert abs(float(told.acceptance_rate.mean()) - share_moved) < 4 * 0.5 / n**0.5
     np.testing.assert_allclose(
         moved.particles.log_likelihood, stats.norm.logpdf(-0.5, end, 0.7), rtol=1e-4, atol=1e-5
     )

@@ -107,10 +107,10 @@ def solve(log_w, log_likelihood, inverse_temperature):
     posterior = smc.Posterior(
         lambda key: jnp.float32(0), lambda x: 0.0, lambda x: log_likelihood[x.astype(jnp.int32)]
     )
-    stay = smc.resample_move(lambda key, x, log_density: x, NEVER)
+    stay = smc.resample_move(lambda key, x, log_density: (x, ()), NEVER)
     algorithm = smc.adaptive_tempering(posterior, n, stay, fraction=FRACTION)
     x = smc.Tempered(jnp.arange(n, dtype=jnp.float32), log_w, log_likelihood, inverse_temperature)
-    state = smc.State(x, log_w, jnp.float32(0), jnp.int32(3))
+    state = smc.start(jax.random.key(0), x, n)._replace(log_weights=log_w)
     return algorithm.step(jax.random.key(0), state)[0].particles.inverse_temperature[0]
 
 
@@ -146,7 +146,7 @@ def test_problems_end_on_their_own():
 
 def test_the_schedule_is_read_by_generation_and_its_end_stays():
     schedule = np.array([0.0, 0.7, 0.2], np.float32)
-    stay = smc.resample_move(lambda key, x, log_density: x, NEVER)
+    stay = smc.resample_move(lambda key, x, log_density: (x, ()), NEVER)
     algorithm = smc.tempering(POSTERIOR, 5, schedule, stay)
 
     def collect(state, info):

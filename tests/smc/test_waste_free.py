@@ -29,7 +29,7 @@ def unequal(n):
 
 def test_every_point_of_every_chain_is_kept():
     """A kernel that adds 1 shows the chains: start, start + 1, ..., side by side."""
-    rejuvenate = smc.waste_free(lambda key, x, log_density: x + 1, 3, choose=unequal)
+    rejuvenate = smc.waste_free(lambda key, x, log_density: (x + 1, ()), 3, choose=unequal)
     algorithm = smc.tempering(POSTERIOR, 12, SCHEDULE, rejuvenate)
     both = lambda state, info: (state, info)  # noqa: E731
     keys = jax.random.split(jax.random.key(0))
@@ -46,7 +46,7 @@ def test_every_point_of_every_chain_is_kept():
 
 def test_every_transition_has_its_own_key():
     rejuvenate = smc.waste_free(
-        lambda key, x, log_density: jax.random.key_data(key), 3, choose=unequal
+        lambda key, x, log_density: (jax.random.key_data(key), ()), 3, choose=unequal
     )
     posterior = POSTERIOR._replace(
         sample_prior=lambda key: jax.random.key_data(key), log_likelihood=lambda x: 0.0
