@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import per_problem
 from pfjax.smc.types import ALL_DEAD, NOT_FINITE, OK, Info, State
-from pfjax.smc.weights import add_exactly, effective_sample_size, log_sum_exp, normalise
+from pfjax.smc.weights import add_exactly, dtype_of, effective_sample_size, log_sum_exp, normalise
 
 
 def start(key: Key[Array, "*batch"], particles: PyTree[Array], n: int) -> State:
@@ -62,8 +62,8 @@ def multiplied(
 
     The weights of the state are still those before.
     """
-    left, log_g = in_one_dtype(state.log_weights, log_g)
-    log_w, peak, is_broken = shifted(left, log_g)
+    dtype = dtype_of(log_g)
+    log_w, peak, is_broken = shifted(state.log_weights.astype(dtype), log_g.astype(dtype))
     rest = log_sum_exp(log_w)
     status = state.status | not_finite(is_broken)
     status = status | ALL_DEAD * jnp.isneginf(rest).astype(jnp.int32)
@@ -84,19 +84,11 @@ def shifted(
     out = is_dead | is_broken
     log_g = jnp.where(out, -jnp.inf, log_g)
     peak = jax.lax.stop_gradient(jnp.max(log_g, axis=-1))
-    peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
+    # The barrier: where the peak is a constant XLA would add it to those of `left` first.
+    peak = jax.lax.optimization_barrier(jnp.where(jnp.isneginf(peak), 0.0, peak))
     return jnp.where(out, 0.0, left) + (log_g - peak[..., None]), peak, is_broken
 
 
 def not_finite(is_broken: Bool[Array, "*batch n"]) -> Int[Array, "*batch"]:
     """The bit `NOT_FINITE` of problems with a particle that is broken."""
     return NOT_FINITE * jnp.any(is_broken, axis=-1).astype(jnp.int32)
-
-
-def in_one_dtype(
-    left: Float[Array, "*batch n"], log_g: Float[Array, "*batch n"]
-) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"]]:
-    """Both in float32, or in float64 if log G is and not just for being a Python number."""
-    is_double = log_g.dtype == jnp.float64 and not jax.typeof(log_g).weak_type
-    dtype = jnp.float64 if is_double else jnp.float32
-    return left.astype(dtype), log_g.astype(dtype)

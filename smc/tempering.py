@@ -1,27 +1,54 @@
 """Temperatures of a sampler: given beforehand, or chosen on the way from the weighted particles.
 
     fixed       lambda_t = schedule[t]
-    adaptive    lambda_t = max{lambda <= 1: CESS(lambda) >= fraction N}
-    CESS        N (sum_i W_i u_i)^2 / sum_i W_i u_i^2,    u_i = L(x_i)^(lambda - lambda_t-1)
+    adaptive    lambda_t = max{lambda <= 1: rule(W, u) >= fraction rule(W, 1)}
+    u_i = L(x_i)^(lambda - lambda_t-1),    W carried from before, not 1/N
+    rules       conditional_ess: N (sum_i W_i u_i)^2 / sum_i W_i u_i^2,    ess_after: ESS(W u)
 
 Reference: Zhou, Johansen and Aston (2016), Toward automatic model comparison: an adaptive
-sequential Monte Carlo approach, algorithm 4. W are the weights carried from before, not 1/N.
-Knows nothing of how particles are moved (`pfjax.smc.samplers`).
+sequential Monte Carlo approach, algorithm 4; the other rule is of Jasra, Stephens, Doucet and
+Tsagaris (2011), Inference for Levy-driven stochastic volatility models via adaptive sequential
+Monte Carlo, section 3.3. Knows nothing of how particles are moved (`pfjax.smc.samplers`).
 """
 
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import kind
 from pfjax.smc.samplers import Posterior, Rejuvenate, Tempered, log_power, sampler
-from pfjax.smc.types import Algorithm, State
-from pfjax.smc.weights import conditional_ess
+from pfjax.smc.types import Algorithm, Horizon, State, bounded
+from pfjax.smc.weights import conditional_ess, effective_sample_size, usable
 
 # Halvings of [0, 1]: down to an inverse temperature of 1e-11 with all 24 bits of a float32.
 _NUM_HALVINGS = 60
+
+
+@runtime_checkable
+class TemperingRule(Protocol):
+    """How evenly g weighs particles that carry the weights W, as an effective number of them."""
+
+    def __call__(
+        self, log_w: Float[Array, "*batch n"], log_g: Float[Array, "*batch n"], /
+    ) -> Float[Array, "*batch"]: ...
+
+
+def ess_after(
+    log_w: Float[Array, "*batch n"], log_g: Float[Array, "*batch n"]
+) -> Float[Array, "*batch"]:
+    """ESS of the new weights W g: as a rule it lets every step keep `fraction` of the ESS before it.
+
+    The rule of Jasra et al. (2011). With equal weights it is `conditional_ess`.
+
+    >>> import jax.numpy as jnp
+    >>> float(ess_after(jnp.log(jnp.array([0.2, 0.8])), jnp.log(jnp.array([0.8, 0.2]))))
+    2.0
+    """
+    return effective_sample_size(log_w + log_g)
 
 
 def tempering(
@@ -31,7 +58,8 @@ def tempering(
 
     Target: prior(x) L(x)^schedule[t]; E[exp(log_evidence)] is its integral, the evidence when the
     schedule ends at 1. Afterwards the last temperature stays, and particles are only moved. Any
-    order is valid. Raises `ValueError` for an empty schedule or one that is not a vector.
+    order is valid. Raises `ValueError` for an empty schedule or one that is not a vector, and
+    `run` does for fewer generations than the schedule has temperatures.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
@@ -65,13 +93,20 @@ def tempering(
 
         return vmap_axes(read, t.ndim)(t)
 
-    return sampler(posterior, n, next_temperature, rejuvenate)
+    algorithm = sampler(posterior, n, next_temperature, rejuvenate)
+    because = f"the schedule has {schedule.size} temperatures"
+    return bounded(algorithm, Horizon(at_least=schedule.size, because=because))
 
 
 def adaptive_tempering(
-    posterior: Posterior, n: int, rejuvenate: Rejuvenate, *, fraction: float = 0.9
+    posterior: Posterior,
+    n: int,
+    rejuvenate: Rejuvenate,
+    *,
+    fraction: float = 0.9,
+    rule: TemperingRule = conditional_ess,
 ) -> Algorithm:
-    """A sampler that goes as far as the conditional ESS stays above `fraction` of n.
+    """A sampler that goes as far as `rule` stays above `fraction` of its value without a step.
 
     Target: prior(x) L(x)^lambda_t with lambda_t in the particles; consistent, but as lambda_t
     depends on the particles the evidence is biased at finite n: for an unbiased one, run
@@ -92,14 +127,20 @@ def adaptive_tempering(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: got {fraction}, want a number between 0 and 1, such as 0.9")
+    if not callable(rule):
+        raise ValueError(
+            f"rule: got {kind(rule)}, want a function of (log_w, log_g), such as smc.conditional_ess"
+        )
 
     def next_temperature(
         log_w: Float[Array, "*batch n"], x: Tempered, t: Int[Array, "*batch"]
     ) -> Float[Array, "*batch"]:
-        solve = vmap_axes(partial(_farthest, fraction), t.ndim)
+        solve = vmap_axes(partial(_farthest, rule, fraction), t.ndim)
         return solve(log_w, x.log_likelihood, x.inverse_temperature[..., 0])
 
-    return sampler(posterior, n, next_temperature, rejuvenate)
+    algorithm = sampler(posterior, n, next_temperature, rejuvenate)
+    because = "its temperatures come from its particles"
+    return bounded(algorithm, Horizon(because=because, done=at_posterior))
 
 
 def at_posterior(state: State) -> Bool[Array, "*batch"]:
@@ -108,19 +149,22 @@ def at_posterior(state: State) -> Bool[Array, "*batch"]:
 
 
 def _farthest(
+    rule: TemperingRule,
     fraction: float,
     log_w: Float[Array, "n"],
     log_likelihood: Float[Array, "n"],
     start: Float[Array, ""],
 ) -> Float[Array, ""]:
-    log_w, log_l = jax.lax.stop_gradient((log_w, log_likelihood))
+    """The start, or as much above it as the rule allows; 1 if nothing is left to be weighed."""
+    log_w, log_l = jax.lax.stop_gradient((log_w, usable(log_likelihood)))
     # Below 0 where there is weight: the ESS is the same, and large sums do not cancel.
     peak = jnp.max(jnp.where(jnp.isneginf(log_w), -jnp.inf, log_l))
     log_l = log_l - jnp.where(jnp.isneginf(peak), 0.0, peak)
 
+    least = fraction * rule(log_w, jnp.zeros_like(log_l))
+
     def enough(advance: Float[Array, ""]) -> Bool[Array, ""]:
-        ess = conditional_ess(log_w, log_power(log_l, advance))
-        return ess >= fraction * log_w.shape[0]
+        return rule(log_w, log_power(log_l, advance)) >= least
 
     def halve(
         _: Array, bracket: tuple[Float[Array, ""], Float[Array, ""]]

@@ -13,12 +13,13 @@ All functions are batched over particles: `per_particle` makes one from a functi
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import per_problem
 from pfjax.smc.types import FeynmanKac
-from pfjax.smc.weights import log_ratio
+from pfjax.smc.weights import dtype_of, log_ratio
 
 Score = Callable[[PyTree[Array], Int[Array, "*batch"]], Float[Array, "*batch n"]]
 Schedule = Callable[[Int[Array, "*batch"]], Float[Array, "*batch"]]
@@ -68,7 +69,9 @@ def twist(model: FeynmanKac, log_psi: Score, horizon: int) -> FeynmanKac:
     def log_transition(
         x_prev: Scored, x: Scored, t: Int[Array, "*batch"]
     ) -> Float[Array, "*batch n"]:
-        return _gain(log_m(x_prev.x, x.x, t), x_prev.score)
+        log_density = log_m(x_prev.x, x.x, t)
+        dtype = dtype_of(log_density, x_prev.score)
+        return _gain(log_density.astype(dtype), x_prev.score.astype(dtype))
 
     return twisted._replace(log_transition=log_transition)
 
@@ -134,17 +137,22 @@ def _telescope(model: FeynmanKac, score: Score) -> FeynmanKac:
     """G'_t = G_t exp(score_t(x_t) - score_t-1(x_t-1)), and a score of 0 before generation 0."""
 
     def init(keys: Key[Array, "*batch n"]) -> Scored:
-        zero = per_problem(keys, jnp.float32(0))
-        return Scored(model.init(keys), zero, zero)
+        x = model.init(keys)
+        t = per_problem(keys[..., 0], jnp.int32(0))
+        seen = jax.eval_shape(lambda x, t: score(model.weigh(x, t)[0], t), x, t)
+        zero = per_problem(keys, jnp.zeros((), dtype_of(seen)))
+        return Scored(x, zero, zero)
 
     def propagate(keys: Key[Array, "*batch n"], p: Scored, t: Int[Array, "*batch"]) -> Scored:
         return Scored(model.propagate(keys, p.x, t), p.score, p.score)
 
     def weigh(p: Scored, t: Int[Array, "*batch"]) -> tuple[Scored, Float[Array, "*batch n"]]:
         x, log_g = model.weigh(p.x, t)
-        new = score(x, t)
+        new = score(x, t).astype(p.score.dtype)
+        dtype = dtype_of(log_g, new)
+        log_g = log_g.astype(dtype) + _gain(new, p.parent_score).astype(dtype)
         # The parent's score is kept, so that a particle weighed again weighs the same.
-        return Scored(x, new, p.parent_score), log_g + _gain(new, p.parent_score)
+        return Scored(x, new, p.parent_score), log_g
 
     return FeynmanKac(init, propagate, weigh)
 
@@ -160,6 +168,6 @@ def _times(
     factor: float | Schedule, t: Int[Array, "*batch"], log_g: Float[Array, "*batch n"]
 ) -> Float[Array, "*batch n"]:
     """factor(t) log_g, where a log_g of -inf stays -inf even if the factor is 0."""
-    scale = factor(t)[..., None] if callable(factor) else factor
+    scale = factor(t)[..., None].astype(log_g.dtype) if callable(factor) else factor
     dead = jnp.isneginf(log_g)
     return jnp.where(dead, -jnp.inf, scale * jnp.where(dead, 0.0, log_g))

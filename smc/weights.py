@@ -112,6 +112,12 @@ def conditional_ess(
     return log_w.shape[-1] * jnp.exp(log_ratio(2 * first, second))
 
 
+def dtype_of(*numbers: Float[Array, "..."]) -> jnp.dtype:
+    """float64 if one of them is, and not just for being a Python number; else float32."""
+    double = [x.dtype == jnp.float64 and not jax.typeof(x).weak_type for x in numbers]
+    return jnp.dtype(jnp.float64 if any(double) else jnp.float32)
+
+
 def add_exactly(
     total: Float[Array, "*batch"], error: Float[Array, "*batch"], *terms: Float[Array, "*batch"]
 ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
@@ -122,7 +128,8 @@ def add_exactly(
     [9.999999717180685e-10, 0.0]
     """
     for x in terms:
-        old = total.astype(x.dtype)
+        # The barrier: XLA adds constants to one another first, (a + c) + d = a + (c + d).
+        old, x = jax.lax.optimization_barrier((total.astype(x.dtype), x))
         total = old + x
         error = error.astype(x.dtype) + _rounding(old, x, total)
     old, error = total, jax.lax.stop_gradient(error)

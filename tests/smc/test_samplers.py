@@ -85,11 +85,8 @@ RESAMPLE_MOVE = smc.resample_move(smc.random_walk(0.7), SOMETIMES)
 def pilot_schedule(problem: Problem) -> jax.Array:
     """The inverse temperatures that one adaptive run with 200 particles finds."""
     algorithm = smc.adaptive_tempering(problem.posterior, 200, RESAMPLE_MOVE, fraction=0.8)
-
-    def collect(state, info):
-        return state.particles.inverse_temperature[0]
-
-    found = np.asarray(jax.jit(lambda k: smc.run(k, algorithm, 9, collect)[1])(jax.random.key(3)))
+    states = [state for state, _ in smc.iterate(jax.random.key(3), algorithm, 9)]
+    found = np.asarray([state.particles.inverse_temperature[0] for state in states])
     assert found[-1] == 1 and found[0] == 0 and 0 < found[1] < found[2] < 1
     return jnp.asarray(found)
 

@@ -20,33 +20,45 @@ NEVER = smc.when(smc.never, smc.systematic)
 SOMETIMES = smc.when(smc.ess_below(0.5), smc.in_place(smc.systematic))
 
 
-def relative_cess(w, log_likelihood, advance) -> float:
+def relative_cess(w, u) -> float:
     """(sum W u)^2 / sum W u^2, in float64."""
-    u = np.exp(advance * (log_likelihood - log_likelihood[w > 0].max()))
     return (w @ u) ** 2 / (w @ u**2)
 
 
-def root(w, log_likelihood, start) -> float:
-    """The next inverse temperature: 1, or where the conditional ESS is the target."""
-    if relative_cess(w, log_likelihood, 1 - start) >= FRACTION:
-        return 1.0
-    gap = lambda advance: relative_cess(w, log_likelihood, advance) - FRACTION  # noqa: E731
-    return start + brentq(gap, 0, 1 - start, xtol=1e-12)
+def relative_ess(w, u) -> float:
+    """ESS of W u over that of W."""
+    return (w @ u) ** 2 / (w**2 @ u**2) * (w @ w) / w.sum() ** 2
 
 
-@pytest.fixture(scope="module", params=["never", "sometimes"])
+RULES = {"conditional": smc.conditional_ess, "after": smc.ess_after}
+EXACT = {"conditional": relative_cess, "after": relative_ess}
+
+
+def root(w, log_likelihood, start, rule="conditional") -> float:
+    """The next inverse temperature: 1, or where what is left by the rule is the target."""
+    above = log_likelihood - log_likelihood[w > 0].max()
+    gap = lambda advance: EXACT[rule](w, np.exp(advance * above)) - FRACTION  # noqa: E731
+    return 1.0 if gap(1 - start) >= 0 else start + brentq(gap, 0, 1 - start, xtol=1e-12)
+
+
+@pytest.fixture(scope="module", params=["never", "sometimes", "sometimes, after"])
 def history(request):
-    resampler = {"never": NEVER, "sometimes": SOMETIMES}[request.param]
+    resampling, _, rule = request.param.partition(", ")
+    resampler = {"never": NEVER, "sometimes": SOMETIMES}[resampling]
     rejuvenate = smc.resample_move(smc.random_walk(0.5), resampler)
-    algorithm = smc.adaptive_tempering(POSTERIOR, N, rejuvenate, fraction=FRACTION)
+    rule = rule or "conditional"
+    bounded = smc.adaptive_tempering(
+        POSTERIOR, N, rejuvenate, fraction=FRACTION, rule=RULES[rule]
+    )
+    algorithm = smc.Algorithm(*bounded)  # without its horizon: every generation is looked at
     both = lambda state, info: (state, info)  # noqa: E731
     run = jax.jit(lambda key: smc.run(key, algorithm, NUM_STEPS, both)[1])
-    return request.param, jax.tree.map(np.asarray, run(jax.random.key(8)))
+    return resampling, rule, jax.tree.map(np.asarray, run(jax.random.key(8)))
 
 
 def test_the_temperature_solves_for_the_carried_weights(history):
     """Ignoring the weights carried would give another root: by more than 20 times the tolerance."""
-    name, (states, infos) = history
+    name, rule, (states, infos) = history
     x, lam = states.particles, states.particles.inverse_temperature[:, 0].astype(float)
     assert (infos.resampled.sum() == 0) == (name == "never") and not infos.resampled.all()
     equal = np.full(N, 1 / N)
@@ -55,14 +67,14 @@ def test_the_temperature_solves_for_the_carried_weights(history):
         carried = np.exp(states.log_weights[t - 1].astype(float)) if t else equal
         w = equal if infos.resampled[t] else carried
         log_likelihood, start = x.log_likelihood[t].astype(float), lam[t - 1] if t else 0.0
-        exact = root(w, log_likelihood, start)
+        exact = root(w, log_likelihood, start, rule)
         np.testing.assert_allclose(lam[t], exact, rtol=1e-3)
-        differences.append(abs(root(equal, log_likelihood, start) / exact - 1))
+        differences.append(abs(root(equal, log_likelihood, start, rule) / exact - 1))
     assert max(differences) > 0.02
 
 
 def test_weights_are_powers_of_the_likelihood(history):
-    name, (states, infos) = history
+    name, _, (states, infos) = history
     if name == "sometimes":
         pytest.skip("weights start again at every resampling")
     lam = states.particles.inverse_temperature[:, 0].astype(float)
@@ -94,7 +106,7 @@ def test_solver(scale, start, seed):
     assert start <= lam <= 1
     live = np.isfinite(log_l) & np.isfinite(log_w)
     w, log_l = np.exp(log_w[live].astype(float)), log_l[live].astype(float)
-    enough = relative_cess(w, log_l, 0.0) >= FRACTION
+    enough = relative_cess(w, np.ones(len(w))) >= FRACTION
     exact = root(w, log_l, start) if enough else start
     # The advance has the precision of the sum start + advance in float32.
     assert abs(lam - exact) < 2e-3 * (exact - start) + 1e-7 * (start + 1e-4)
@@ -112,6 +124,27 @@ def solve(log_w, log_likelihood, inverse_temperature):
     x = smc.Tempered(jnp.arange(n, dtype=jnp.float32), log_w, log_likelihood, inverse_temperature)
     state = smc.start(jax.random.key(0), x, n)._replace(log_weights=log_w)
     return algorithm.step(jax.random.key(0), state)[0].particles.inverse_temperature[0]
+
+
+def test_what_is_no_number_is_dead():
+    """NaN and +inf choose the temperature that -inf does; another peak would move it."""
+    log_l = np.array([-3.0, -7.0, 2.0, -1.0, 4.0, 0.5], np.float32)
+    log_w = np.log(np.array([0.3, 0.2, 0.1, 0.2, 0.1, 0.1], np.float32))
+    found = []
+    for bad in (-np.inf, np.nan, np.inf):
+        found.append(float(solve(log_w, np.append(log_l, np.float32(bad)), log_w_and(log_w))))
+    assert 0 < found[0] < 0.5 and found == found[:1] * 3
+
+
+def test_horizons():
+    stay = smc.resample_move(lambda key, x, log_density: (x, ()), NEVER)
+    key = jax.random.key(0)
+    with pytest.raises(ValueError, match=r"its temperatures come from its particles.*at_posterior"):
+        smc.run(key, smc.adaptive_tempering(POSTERIOR, 4, stay), 3)
+    with pytest.raises(ValueError, match="got 2, want at least 3: the schedule has 3 temp"):
+        smc.run(key, smc.tempering(POSTERIOR, 4, np.array([0.1, 0.4, 1.0]), stay), 2)
+    with pytest.raises(ValueError, match=r"rule: got 'ess', want a function of \(log_w, log_g\)"):
+        smc.adaptive_tempering(POSTERIOR, 4, stay, rule="ess")
 
 
 def test_problems_end_on_their_own():

@@ -66,8 +66,9 @@ FILTERS = {
 }
 SAMPLERS = {
     "tempering": lambda table, n: smc.tempering(posterior(table), n, SCHEDULE, RESAMPLE_MOVE),
-    "adaptive": lambda table, n: smc.adaptive_tempering(
-        posterior(table), n, RESAMPLE_MOVE, fraction=0.95
+    # Without its horizon: every algorithm here is run for the same number of steps.
+    "adaptive": lambda table, n: smc.Algorithm(
+        *smc.adaptive_tempering(posterior(table), n, RESAMPLE_MOVE, fraction=0.95)
     ),
 }
 WASTE_FREE = {
