@@ -194,7 +194,11 @@ def rows_of(kernel: tuple[float, int], num_runs: int, small: bool) -> list[dict]
 
 def table(report: dict) -> str:
     header = "| bias of log Z | sd | temperatures | gradients | likelihoods | last acceptance |"
-    lines = [report["machine"], "", f"log Z = {report['exact']:.4f}; {__doc__.split(chr(10) * 2)[2]}"]
+    lines = [
+        report["machine"],
+        "",
+        f"log Z = {report['exact']:.4f}; {__doc__.split(chr(10) * 2)[2]}",
+    ]
     for name, rows in report["kernels"].items():
         error = rows[0]["runs"]
         lines += ["", f"| HMC: {name}, {error} runs " + header, "|---|---|---|---|---|---|---|"]

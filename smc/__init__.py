@@ -114,6 +114,8 @@ from pfjax.smc.samplers import Rejuvenate as Rejuvenate
 from pfjax.smc.samplers import Tempered as Tempered
 from pfjax.smc.samplers import resample_move as resample_move
 from pfjax.smc.samplers import sampler as sampler
+from pfjax.smc.smc_squared import ThetaParticle as ThetaParticle
+from pfjax.smc.smc_squared import smc_squared as smc_squared
 from pfjax.smc.ssp import ssp as ssp
 from pfjax.smc.state_space import state_space as state_space
 from pfjax.smc.stochastic_volatility import StochasticVolatility as StochasticVolatility
@@ -132,6 +134,11 @@ from pfjax.smc.transformers import Scored as Scored
 from pfjax.smc.transformers import power as power
 from pfjax.smc.transformers import tempered_target as tempered_target
 from pfjax.smc.transformers import twist as twist
+from pfjax.smc.tuning import Spread as Spread
+from pfjax.smc.tuning import Tuned as Tuned
+from pfjax.smc.tuning import frozen_move as frozen_move
+from pfjax.smc.tuning import tuned_move as tuned_move
+from pfjax.smc.tuning import tuning as tuning
 from pfjax.smc.types import ALL_DEAD as ALL_DEAD
 from pfjax.smc.types import NOT_FINITE as NOT_FINITE
 from pfjax.smc.types import OK as OK

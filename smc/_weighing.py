@@ -27,9 +27,11 @@ def start(key: Key[Array, "*batch"], particles: PyTree[Array], n: int) -> State:
     ([0.25, 0.25, 0.25, 0.25], [0, 0])
     """
     nothing = per_problem(key, jnp.float32(0))
+    # The barrier: XLA adds constants to one another first, and log G - peak must be first.
+    log_share = jax.lax.optimization_barrier(-jnp.log(jnp.float32(n)))
     return State(
         particles=particles,
-        log_weights=per_problem(key, jnp.full(n, -jnp.log(jnp.float32(n)))),
+        log_weights=per_problem(key, jnp.full(n, log_share)),
         log_evidence=nothing,
         t=per_problem(key, jnp.int32(0)),
         evidence_error=nothing,
@@ -84,8 +86,7 @@ def shifted(
     out = is_dead | is_broken
     log_g = jnp.where(out, -jnp.inf, log_g)
     peak = jax.lax.stop_gradient(jnp.max(log_g, axis=-1))
-    # The barrier: where the peak is a constant XLA would add it to those of `left` first.
-    peak = jax.lax.optimization_barrier(jnp.where(jnp.isneginf(peak), 0.0, peak))
+    peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
     return jnp.where(out, 0.0, left) + (log_g - peak[..., None]), peak, is_broken
 
 

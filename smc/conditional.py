@@ -201,12 +201,12 @@ def _uniform_below(
     key: Key[Array, ""], whole: Int[Array, ""], part: UInt[Array, ""]
 ) -> tuple[Int[Array, ""], UInt[Array, ""]]:
     """A uniform fixed-point number below whole + part / 2^32; 0 below 0."""
-    k_whole, k_part = jax.random.split(key)
+    k_whole, k_part, k_below = jax.random.split(key, 3)
     bound = whole.astype(jnp.float32) + part.astype(jnp.float32) / 2.0**32
     u_whole, u_part = (jax.random.uniform(k, dtype=jnp.float32) for k in (k_whole, k_part))
     drawn = jnp.floor(u_whole * bound).astype(jnp.int32)
     below = jnp.floor(u_part * part.astype(jnp.float32)).astype(jnp.uint32)
-    anything = jax.random.bits(k_part, dtype=jnp.uint32)
+    anything = jax.random.bits(k_below, dtype=jnp.uint32)
     return jnp.minimum(drawn, whole), jnp.where(drawn < whole, anything, below)
 
 

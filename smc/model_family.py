@@ -57,19 +57,23 @@ def model_at(family: ModelFamily, theta: PyTree[Array], num_axes: int) -> Feynma
 
         return lambda *arguments: vmap_axes(of_one, num_axes)(theta, *arguments)
 
-    def one(leaf: Array) -> Array:
-        return leaf.reshape(-1, *leaf.shape[num_axes:])[0]
-
-    # Which of the functions there are does not depend on theta.
-    kinds = family.model(jax.tree.map(one, theta))
-    if not isinstance(kinds, FeynmanKac):
-        raise ValueError(
-            f"family.model: got a {type(kinds).__name__}, want a FeynmanKac for every theta; make one "
-            "with smc.lift"
-        )
+    kinds = _model_of_one(family, theta, num_axes)
     return FeynmanKac(
         *(None if f is None else each(name) for name, f in kinds._asdict().items())  # pyright: ignore[reportArgumentType]
     )
+
+
+def _model_of_one(family: ModelFamily, theta: PyTree[Array], num_axes: int) -> FeynmanKac:
+    """Which functions there are, which does not depend on theta; they are not to be called."""
+    found = []
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[num_axes:], x.dtype), theta)
+    jax.eval_shape(lambda theta: found.append(family.model(theta)), one)
+    if not isinstance(found[0], FeynmanKac):
+        raise ValueError(
+            f"family.model: got a {type(found[0]).__name__}, want a FeynmanKac for every theta; make "
+            "one with smc.lift"
+        )
+    return found[0]
 
 
 def as_proposal(proposal: float | PyTree[Array] | ThetaProposal) -> ThetaProposal:

@@ -125,9 +125,7 @@ def pmmh(
 
     def step(key: Key[Array, "*batch"], chain: MarginalChain) -> tuple[MarginalChain, MarginalMove]:
         require_typed(key)
-        k_propose, k_filter, k_accept = jnp.moveaxis(
-            vmap_axes(lambda k: jax.random.split(k, 3), key.ndim)(key), -1, 0
-        )
+        k_propose, k_filter, k_accept = split_in(3, key)
         theta, log_q = proposed(propose, k_propose, chain.theta)
         new, status, axes = estimate(k_filter, theta)
         accepted, rate = accept(k_accept, new, chain, log_q)
@@ -159,3 +157,8 @@ def accept(
     log_a = jnp.where(possible, log_a, -jnp.inf)
     uniform = vmap_axes(lambda k: jax.random.uniform(k, dtype=log_a.dtype), key.ndim)(key)
     return jnp.log(uniform) < log_a, jnp.exp(jnp.minimum(log_a, 0.0))
+
+
+def split_in(number: int, key: Key[Array, "*batch"]) -> Key[Array, "number *batch"]:
+    """The key of every problem, split once; the parts are in front."""
+    return jnp.moveaxis(vmap_axes(lambda k: jax.random.split(k, number), key.ndim)(key), -1, 0)

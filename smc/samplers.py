@@ -38,12 +38,16 @@ class Posterior(NamedTuple):
 
 
 class Tempered(NamedTuple):
-    """The particles of a sampler; the inverse temperature is the same in all rows of a problem."""
+    """The particles of a sampler; the last two are the same in all rows of a problem.
+
+    `step_size` starts at 1; only `tuned_move` changes or reads it.
+    """
 
     position: PyTree[Array]
     log_prior: Float[Array, "*batch n"]
     log_likelihood: Float[Array, "*batch n"]
     inverse_temperature: Float[Array, "*batch n"]
+    step_size: Float[Array, "*batch n"]
 
 
 @runtime_checkable
@@ -73,10 +77,8 @@ def log_power(
 ) -> Float[Array, "*batch"]:
     """log L^exponent, which is -inf for L = 0 whatever the exponent.
 
-        >>> import jax
-    import jax.numpy as jnp
-        >>> log_power(jnp.array([-2.0, -jnp.inf]), jnp.array([0.0])).tolist()
-        [-0.0, -inf]
+    >>> log_power(jnp.array([-2.0, -jnp.inf]), jnp.array([0.0])).tolist()
+    [-0.0, -inf]
     """
     dead = jnp.isneginf(log_likelihood)
     exponent = jnp.asarray(exponent).astype(log_likelihood.dtype)
@@ -93,6 +95,7 @@ def evaluate(
         vmap_axes(posterior.log_prior, axes)(position),
         vmap_axes(posterior.log_likelihood, axes)(position),
         inverse_temperature,
+        jnp.ones_like(inverse_temperature),
     )
 
 
@@ -106,7 +109,8 @@ def move(
         return posterior.log_prior(position) + log_power(log_l, x.inverse_temperature)
 
     position, told = moved_by(kernel, key, x.position, log_density)
-    return evaluate(posterior, position, x.inverse_temperature), told
+    moved = evaluate(posterior, position, x.inverse_temperature)
+    return moved._replace(step_size=x.step_size), told
 
 
 def resample_move(kernel: Kernel, resampler: Resampler = adaptive_systematic) -> Rejuvenate:

@@ -162,10 +162,12 @@ def test_rejuvenation_leaves_the_tempered_posterior_invariant():
     start = law.rvs(n, random_state=5)
     position = jnp.float32(start)
     scores = (jax.vmap(f)(position) for f in (posterior.log_prior, posterior.log_likelihood))
-    x = smc.Tempered(position, *scores, jnp.full(n, jnp.float32(lam)))
+    x = smc.Tempered(position, *scores, jnp.full(n, jnp.float32(lam)), jnp.ones(n, jnp.float32))
     state = smc.start(jax.random.key(0), x, n)
     move = smc.resample_move(smc.random_walk(1.0))
-    moved, _, _, told = jax.jit(lambda key, state: move(key, state, posterior))(jax.random.key(0), state)
+    moved, _, _, told = jax.jit(lambda key, state: move(key, state, posterior))(
+        jax.random.key(0), state
+    )
     end = np.asarray(moved.particles.position, float)
     counts = np.histogram(law.cdf(end), 20, (0, 1))[0]
     assert ((counts - n / 20) ** 2 / (n / 20)).sum() < stats.chi2.isf(6e-5, 19)

@@ -103,7 +103,9 @@ def test_a_broken_potential_kills_its_particle_and_is_told_ever_after(name, valu
     log_g = np.zeros((4, 4), np.float32)
     log_g[generation, 1] = value
     states, infos = run(name, log_g)
-    assert infos.status.tolist() == [smc.NOT_FINITE if t >= generation else smc.OK for t in range(4)]
+    assert infos.status.tolist() == [
+        smc.NOT_FINITE if t >= generation else smc.OK for t in range(4)
+    ]
     log_w, ancestors = np.asarray(states.log_weights, float), np.asarray(infos.ancestors)
     assert not np.isnan(log_w).any() and (log_w < 1e-6).all()
     assert ((ancestors >= 0) & (ancestors < log_w.shape[1])).all()
@@ -127,7 +129,9 @@ def test_broken_potentials_of_all_are_the_end(name):
 def test_a_dead_particle_may_have_any_potential():
     states, infos = run("every step", np.float32([[-INF, 0, 0, 0], [0, 0, 0, 0]]))
     state = jax.tree.map(lambda leaf: leaf[0], states)
-    after, info = smc.weighed(state, jnp.float32([NAN, 0, 0, 0]), infos.ancestors[0], jnp.array(False))
+    after, info = smc.weighed(
+        state, jnp.float32([NAN, 0, 0, 0]), infos.ancestors[0], jnp.array(False)
+    )
     assert int(info.status) == smc.OK and after.log_weights[0] == -INF
 
 
@@ -160,7 +164,9 @@ def test_samplers_tell_of_broken_likelihoods():
     states, infos = smc.run(jax.random.key(0), algorithm, 2, lambda state, info: (state, info))[1]
     assert infos.status.tolist() == [smc.NOT_FINITE] * 2
     dead = np.asarray(states.particles.position[0]) < 0.5
-    assert ((states.log_weights[0] == -INF) == dead).all() and not np.isnan(states.log_weights).any()
+    assert ((states.log_weights[0] == -INF) == dead).all() and not np.isnan(
+        states.log_weights
+    ).any()
 
 
 def test_gradients_pass_a_broken_particle_by():

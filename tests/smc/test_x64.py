@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from programs import MODEL, PROGRAMS, N, T, filtered
 
 from pfjax import smc
 
 W = np.array([0.5, 0.3, 0.15, 0.05])
-NUM_DRAWS, T, N = 40_000, 4, 6
+NUM_DRAWS = 40_000
 SCHEMES = {
     "systematic": smc.systematic,
     "stratified": smc.stratified,
@@ -88,111 +89,6 @@ def assert_same(with_flag, without):
         assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
-def normal(key):
-    return jax.random.normal(key, dtype=jnp.float32)
-
-
-def log_transition(before, x, t):
-    return -2.0 * (x - 0.8 * before) ** 2
-
-
-MODEL = smc.lift(
-    init=normal,
-    propagate=lambda key, x, t: 0.8 * x + 0.5 * normal(key),
-    log_potential=lambda x, t: jnp.where(x > 2, -jnp.inf, -((x - 0.5) ** 2)),
-    log_transition=log_transition,
-)
-POSTERIOR = smc.Posterior(normal, lambda x: -0.5 * x**2, lambda x: -3.0 * (x - 1.0) ** 2)
-HMM = smc.HiddenMarkov(
-    jnp.log(jnp.float32([0.6, 0.4])),
-    jnp.log(jnp.float32([[0.7, 0.3], [0.4, 0.6]])),
-    jnp.log(jnp.float32([[0.9, 0.1], [0.2, 0.8]])),
-)
-SYMBOLS = jnp.int32([0, 1, 1, 0])
-ONE = jnp.ones((1, 1), jnp.float32)
-LINEAR = smc.LinearGaussian(jnp.zeros(1, jnp.float32), ONE, 0.9 * ONE, ONE, ONE, ONE)
-SERIES = jnp.float32([[0.3], [jnp.nan], [1.1], [0.2]])
-VOLATILITY = smc.StochasticVolatility(jnp.float32(-1.0), jnp.float32(0.9), jnp.float32(0.3))
-RETURNS = jnp.float32([0.1, -0.3, 0.2, 0.5])
-TABLE = jnp.log(jnp.float32([[0.2, 0.8], [0.5, 0.5]]))
-STATE_AND_INFO = lambda state, info: (state, info)  # noqa: E731
-
-
-def filtered(algorithm, steps=T):
-    return lambda key: smc.run(key, algorithm, steps, STATE_AND_INFO)
-
-
-def smoothed(key):
-    _, (states, infos) = smc.run(key, smc.particle_filter(MODEL, N), T, STATE_AND_INFO)
-    paths = smc.backward_sampling(key, MODEL, states, 3)
-    weights, eves = smc.smoothing_weights(MODEL, states), smc.eve_indices(infos.ancestors)
-    tree = smc.trajectories(states.particles, infos.ancestors), smc.alive(infos.ancestors)
-    spread = smc.relative_variance(states.log_weights[-1], eves[-1], infos.resampled.sum(dtype=jnp.int32))
-    return paths, weights, eves, tree, smc.unique_ancestors(infos.ancestors), spread
-
-
-def sampled(rejuvenate):
-    return filtered(smc.tempering(POSTERIOR, N, jnp.float32([0.2, 0.6, 1.0]), rejuvenate), 3)
-
-
-def adaptive(key):
-    algorithm = smc.adaptive_tempering(POSTERIOR, N, smc.resample_move(smc.random_walk(0.5)))
-    return smc.run_until(key, algorithm, smc.at_posterior, 20)
-
-
-def exact(key):
-    kalman = smc.kalman_filter(LINEAR, SERIES), smc.kalman_smoother(LINEAR, SERIES)
-    hidden = smc.forward_algorithm(HMM, SYMBOLS), smc.forward_backward(HMM, SYMBOLS)
-    drawn = smc.posterior_path(key, HMM, SYMBOLS), smc.simulate_returns(key, VOLATILITY, 5)
-    volatility = smc.quadrature_filter(VOLATILITY, RETURNS, 51)
-    return kalman, hidden, drawn, volatility, smc.enumerate_sequences(TABLE, 3), smc.nile()
-
-
-PROGRAMS = {
-    "filter": filtered(smc.particle_filter(MODEL, N)),
-    "filter, goes on": lambda key: smc.run(
-        key, smc.particle_filter(MODEL, N), 2, state=filtered(smc.particle_filter(MODEL, N))(key)[0]
-    ),
-    "auxiliary": filtered(smc.auxiliary_filter(MODEL, N, lambda x, t: -((x - 0.5) ** 2))),
-    "lookahead": filtered(smc.lookahead_filter(MODEL, N, 2)),
-    "islands": filtered(smc.islands(smc.particle_filter(MODEL, N), 3)),
-    "conditional": filtered(smc.conditional_particle_filter(MODEL, N, jnp.zeros(T, jnp.float32))),
-    "particle Gibbs": filtered(smc.particle_gibbs(MODEL, N, T, ancestor_sampling=True)),
-    "backward Gibbs": filtered(smc.backward_gibbs(MODEL, N, T)),
-    "parallel tempering": filtered(
-        smc.parallel_tempering(MODEL, [1.0, 3.0], lambda m: smc.particle_gibbs(m, N, T), T)
-    ),
-    "smoothing": smoothed,
-    "tempering": sampled(smc.resample_move(smc.repeated(smc.random_walk(0.5), 2))),
-    "waste-free": sampled(smc.waste_free(smc.random_walk(0.5), 2)),
-    "adaptive tempering": adaptive,
-    "twist": filtered(smc.particle_filter(smc.twist(MODEL, lambda x, t: 0.1 * x, T), N)),
-    "power": filtered(smc.particle_filter(smc.power(MODEL, 2.0, lambda x: -(x**2)), N)),
-    "tempered": filtered(smc.particle_filter(smc.tempered_target(MODEL, 0.5), N)),
-    "hidden Markov": filtered(
-        smc.particle_filter(
-            smc.guided(smc.hidden_markov(HMM, SYMBOLS), smc.hidden_markov_proposal(HMM, SYMBOLS)), N
-        )
-    ),
-    "linear Gaussian": filtered(
-        smc.particle_filter(
-            smc.guided(
-                smc.linear_gaussian(LINEAR, SERIES), smc.linear_gaussian_proposal(LINEAR, SERIES)
-            ),
-            N,
-        )
-    ),
-    "stochastic volatility": filtered(
-        smc.particle_filter(smc.stochastic_volatility(VOLATILITY, RETURNS), N)
-    ),
-    "tabular": filtered(
-        smc.particle_filter(smc.tabular_language_model(TABLE, T, lambda s: 0.5 * s.sum(dtype=jnp.int32).astype(jnp.float32)), N)
-    ),
-    "normals": lambda key: smc.normals(jax.random.split(key, 5), 3),
-    "exact answers": exact,
-}
-
-
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_programs_have_the_bits_they_have_without(name):
@@ -238,7 +134,9 @@ def test_potentials_in_float64_run_everywhere(name, is_mixed):
         model = smc.lift(
             init=lambda key: jax.random.normal(key),
             propagate=lambda key, x, t: 0.8 * x + 0.5 * jax.random.normal(key),
-            log_potential=lambda x, t: double(x, t).astype(jnp.float32 if is_mixed else jnp.float64),
+            log_potential=lambda x, t: double(x, t).astype(
+                jnp.float32 if is_mixed else jnp.float64
+            ),
         )
         algorithm = DOUBLE[name](model)
         state, _ = jax.jit(lambda key: smc.run(key, algorithm, T))(jax.random.key(0))
