@@ -111,7 +111,15 @@ def adaptive_tempering(
     Target: prior(x) L(x)^lambda_t with lambda_t in the particles; consistent, but as lambda_t
     depends on the particles the evidence is biased at finite n: for an unbiased one, run
     `tempering` again with the schedule that was found. `at_posterior` ends the run. With every
-    particle dead it ends at once. Raises `ValueError` for a fraction outside (0, 1).
+    particle dead it ends at once. Raises `ValueError` for a fraction outside (0, 1) or a rule that is
+    no function; `run` does too, as the number of steps is not known: it takes `run_until`.
+
+    On blackjax's normalising-constant case (benchmarks/tempering.py, 400 runs of 200 particles)
+    `conditional_ess` is the better rule: standard deviation of log Z 0.122 in 13.5 temperatures beside
+    0.123 in 15.3 of `ess_after`. Resampling at every step, `resample_move(kernel, systematic)`, which
+    makes both rules one, is better than below n/2: 0.110. blackjax at .9 takes 18 temperatures, as it
+    chooses them before the particles move and without their weights, and has 0.098; at as many
+    temperatures, fraction 0.94, the figure is 0.097 here.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
