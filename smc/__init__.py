@@ -58,6 +58,8 @@ from pfjax.smc.hidden_markov import hidden_markov as hidden_markov
 from pfjax.smc.hidden_markov import hidden_markov_proposal as hidden_markov_proposal
 from pfjax.smc.hidden_markov import posterior_path as posterior_path
 from pfjax.smc.hidden_markov import value_function as value_function
+from pfjax.smc.ibis import PartialPosteriors as PartialPosteriors
+from pfjax.smc.ibis import ibis as ibis
 from pfjax.smc.islands import islands as islands
 from pfjax.smc.kalman import Gaussians as Gaussians
 from pfjax.smc.kalman import kalman_filter as kalman_filter

@@ -21,6 +21,9 @@ def vmap_axes(function: Callable, num_axes: int) -> Callable:
 
 def require_typed(key: Key[Array, "*batch"]) -> None:
     """Raises `ValueError` for a raw uint32 key, whose shape does not say how many keys it is."""
+    if not hasattr(key, "dtype"):
+        got = repr(key) if isinstance(key, int | float | str | None) else type(key).__name__
+        raise ValueError(f"key: got {got}, want a typed key; make it with jax.random.key(seed)")
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ValueError(
             f"key: got an array of {key.dtype}{list(key.shape)}, want a typed key; "

@@ -109,8 +109,8 @@ def _raise_if_of_one(name: str, error: Exception, call: Callable[[], PyTree[Arra
     except Exception:
         return
     raise ValueError(
-        f"model.{name}: works for one particle but not for all at once, as it must; make the model "
-        "with smc.lift(init, propagate, log_potential), or map the function with smc.per_particle"
+        f"model.{name}: got a function of one particle, want one of all particles at once; make the "
+        "model with smc.lift(init, propagate, log_potential), or map it with smc.per_particle"
     ) from error
 
 

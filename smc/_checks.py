@@ -100,12 +100,29 @@ def require_criterion(criterion: Criterion) -> None:
 
 def kind(value: object) -> str:
     """What a message calls it."""
-    return (
-        repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
-    )
+    if isinstance(value, str | int | float | None):
+        return repr(value)
+    if isinstance(value, jax.Array):
+        return f"an array of shape {value.shape}"
+    named = getattr(value, "__name__", None) if callable(value) else None
+    return f"the function {named}" if named else f"a {type(value).__name__}"
 
 
 def require_axis(mesh: jax.sharding.Mesh, axis: str) -> None:
     """Raises `ValueError` for an axis that the mesh does not have."""
     if axis not in mesh.shape:
         raise ValueError(f"axis: got {axis!r}, want one of the axes of the mesh, {mesh.axis_names}")
+
+
+def require_states(states: State) -> None:
+    """Raises `ValueError` for anything but the stacked states of a run."""
+    if not isinstance(states, State):
+        raise ValueError(
+            f"states: got {kind(states)}, want the stacked states of a run; collect them with "
+            "run(key, algorithm, num_steps, collect=lambda state, info: state)"
+        )
+    if jnp.ndim(states.t) == 0 or states.log_weights.ndim < 2:
+        raise ValueError(
+            "states: got the state of one generation, want those of all, stacked; collect them with "
+            "run(key, algorithm, num_steps, collect=lambda state, info: state)"
+        )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import fold_in, particle_keys, require_typed
+from pfjax.smc._checks import require_count, require_states
 from pfjax.smc._paths import draw_slot, repeat
 from pfjax.smc.conditional_filter import require_log_transition
 from pfjax.smc.particle_filter import gather
@@ -53,6 +54,7 @@ def smoothing_weights(model: FeynmanKac, states: State) -> Float[Array, "steps *
 
     `states` and errors as in `backward_sampling`. Nothing is drawn; costs O(steps n^2).
     """
+    require_states(states)
     log_m = require_log_transition(model, "smoothing")
 
     def back(
@@ -77,6 +79,8 @@ def backward_slots(
 ) -> Int[Array, "steps *batch num_paths"]:
     """The slots J of the paths; where no past is possible, or all are dead, slot 0."""
     require_typed(key)
+    require_states(states)
+    num_paths = require_count("num_paths", num_paths)
     log_m = require_log_transition(model, "backward sampling")
 
     def draw(t: Int[Array, ""], log_w: Float[Array, "*batch m n"]) -> Int[Array, "*batch m"]:

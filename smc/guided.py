@@ -10,9 +10,11 @@ G_t is. Knows nothing of densities: the proposal returns the log-ratio with each
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import kind
 from pfjax.smc.feynman_kac import per_particle
 from pfjax.smc.types import FeynmanKac
 
@@ -68,10 +70,10 @@ def guided(model: FeynmanKac, proposal: Proposal) -> FeynmanKac:
     """
 
     def init(keys: Key[Array, "*batch n"]) -> Guided:
-        return Guided(*proposal.init(keys))
+        return _drawn("init", proposal.init(keys), keys)
 
     def propagate(keys: Key[Array, "*batch n"], p: Guided, t: Int[Array, "*batch"]) -> Guided:
-        return Guided(*proposal.propagate(keys, p.x, t))
+        return _drawn("propagate", proposal.propagate(keys, p.x, t), keys)
 
     def weigh(p: Guided, t: Int[Array, "*batch"]) -> tuple[Guided, Float[Array, "*batch n"]]:
         x, log_g = model.weigh(p.x, t)
@@ -84,3 +86,13 @@ def guided(model: FeynmanKac, proposal: Proposal) -> FeynmanKac:
         weigh,
         None if log_m is None else lambda x_prev, x, t: log_m(x_prev.x, x.x, t),
     )
+
+
+def _drawn(name: str, draw: Draw, keys: Key[Array, "*batch n"]) -> Guided:
+    """What a proposal returned; raises `ValueError` if the log-ratio is missing."""
+    if not isinstance(draw, tuple) or len(draw) != 2 or jnp.shape(draw[1]) != keys.shape:
+        raise ValueError(
+            f"proposal.{name}: got {kind(draw)}, want the pair (particles, log M/q), one log-ratio for "
+            "each particle; functions of one particle go through smc.lift_proposal"
+        )
+    return Guided(*draw)

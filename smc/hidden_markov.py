@@ -63,17 +63,17 @@ def hidden_markov_proposal(
     """q_t(x' | x) proportional to M(x, x') G_t(x') psi_t(x'), for `guided`.
 
     Without psi it is the locally optimal proposal; with the value function, and the model twisted
-    by it, every weight is the same. Valid for the generations that have an observation.
+    by it, every weight is the same. Generations after the last observation are drawn from the model.
     """
     p = parameters
     gain = p.log_emission[:, observations].T + (0.0 if log_psi is None else log_psi)
 
     def draw(key: Key[Array, ""], log_m: Float[Array, "k"], t: Int[Array, ""]) -> Draw:
-        logits = log_m + gain[t]
+        logits = log_m + _row(gain, t)
         x = jax.random.categorical(key, logits).astype(jnp.int32)
         # A state without a future can only die; its logits are all -inf.
         total = log_sum_exp(logits)
-        return x, total - jnp.where(jnp.isneginf(total), 0.0, gain[t, x])
+        return x, total - jnp.where(jnp.isneginf(total), 0.0, _row(gain, t)[x])
 
     return lift_proposal(
         init=lambda key: draw(key, p.log_initial, jnp.int32(0)),
@@ -144,3 +144,8 @@ def posterior_path(
 
     times = jnp.arange(observations.shape[0], dtype=jnp.int32)
     return jax.lax.scan(step, p.log_initial, (times, gain))[1]
+
+
+def _row(gain: Float[Array, "steps k"], t: Int[Array, ""]) -> Float[Array, "k"]:
+    """Row t, or 0 after the last one."""
+    return jnp.where(t < gain.shape[0], gain.at[t].get(mode="clip"), 0.0)

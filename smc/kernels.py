@@ -66,7 +66,7 @@ def random_walk(scale: float | PyTree[Array]) -> Kernel:
     ) -> tuple[PyTree[Array], KernelInfo]:
         k_step, k_accept = split_in_two(key)
         leaves, tree = jax.tree.flatten(x)
-        scales = jax.tree.leaves(jax.tree.broadcast(scale, x))
+        scales = _scales(scale, x)
         proposal = tree.unflatten(
             leaf + s * jax.random.normal(jax.random.fold_in(k_step, i), leaf.shape, leaf.dtype)
             for i, (leaf, s) in enumerate(zip(leaves, scales, strict=True))
@@ -104,3 +104,21 @@ def repeated(kernel: Kernel, num_steps: int) -> Kernel:
         return x, jax.tree.map(lambda leaf: jnp.mean(leaf.astype(jnp.float32), axis=0), told)
 
     return all_steps
+
+
+def _scales(scale: float | PyTree[Array], x: PyTree[Array]) -> list:
+    """One scale for every leaf of x; raises `ValueError` for a tree that does not fit."""
+    try:
+        scales = jax.tree.leaves(jax.tree.broadcast(scale, x))
+        fits = all(
+            jnp.broadcast_shapes(jnp.shape(s), a.shape) == a.shape
+            for s, a in zip(scales, jax.tree.leaves(x), strict=True)
+        )
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"scale: got {jax.tree.map(jnp.shape, scale)} (shapes) for particles of "
+            f"{jax.tree.map(jnp.shape, x)}, want a number, or a tree of scales like the particle"
+        )
+    return scales

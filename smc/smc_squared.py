@@ -52,8 +52,9 @@ def smc_squared(
 ) -> Algorithm:
     """n thetas, each with a filter of num_inner particles; particles are `ThetaParticle`.
 
-    Target: p(theta, x_0:t | y_0:t) for every t; E[exp(log_evidence)] = p(y_0:t) exactly, for every n
-    and num_inner, if neither proposal nor num_inner looks at the particles. `proposal` as in `pmmh`.
+    Target: p(theta, x_0:t | y_0:t) for every t. E[exp(log_evidence)] = p(y_0:t) exactly, for every n
+    and num_inner, if the times of resampling do not look at the particles, as with `every(k)`;
+    moves at times that do (`ess_below`, the default) have a bias of order 1/n. `proposal` as in `pmmh`.
     Where thetas were resampled each makes num_moves moves, whose filters start anew and run to
     generation t - 1: a run of T generations that resamples r times costs O(r T n num_inner) more.
     `Info.kernel` has the `MarginalMove` of the last move, zero where there was none. Raises

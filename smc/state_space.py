@@ -28,9 +28,10 @@ def state_space(
 ) -> FeynmanKac:
     """The bootstrap model of functions of one particle, as in `lift`.
 
-    `log_observation(x, y, t)` is log p(y_t | x_t), with y the row t of every leaf of observations;
-    generations after the last row are forecasts (G_t = 1). All problems share the observations.
-    Target: p(x_0:t | y_0:t), with evidence p(y_0:t).
+    `log_observation(x, y, t)` is log p(y_t | x_t), with y the row t of every leaf of observations
+    (numpy arrays and lists of numbers are leaves too); generations after the last row are forecasts
+    (G_t = 1). All problems share the observations. Raises `ValueError` for leaves of different
+    lengths. Target: p(x_0:t | y_0:t), with evidence p(y_0:t).
 
     >>> import jax, jax.numpy as jnp
     >>> from jax.scipy.stats import norm
@@ -44,7 +45,14 @@ def state_space(
     >>> model.weigh(jnp.zeros(2), jnp.int32(7))[1].tolist()
     [0.0, 0.0]
     """
-    num_rows = jax.tree.leaves(observations)[0].shape[0]
+    observations = jax.tree.map(jnp.asarray, observations, is_leaf=lambda y: isinstance(y, list))
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(observations)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError(
+            f"observations: got leaves with {sorted(lengths)} rows, want one row for every generation, "
+            "the same number in every leaf"
+        )
+    ((num_rows,),) = lengths
 
     def log_potential(x: PyTree[Array], t: Int[Array, ""]) -> Float[Array, ""]:
         y = jax.tree.map(lambda rows: rows[t], observations)

@@ -49,7 +49,7 @@ def tabular_language_model(
     def follow(
         key: Key[Array, ""], s: TokenSequence, t: Int[Array, ""], previous: Int[Array, ""]
     ) -> TokenSequence:
-        ended = (t > 0) & (previous == EOS)
+        ended = ((t > 0) & (previous == EOS)) | (t >= length)
         row = log_table[previous]
         token = jnp.where(ended, EOS, jax.random.categorical(key, row)).astype(jnp.int32)
         gain = jnp.where(ended, 0.0, row[token])
