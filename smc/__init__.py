@@ -18,6 +18,11 @@ language, network models or files.
 
 from pfjax.smc._weighing import start as start
 from pfjax.smc._weighing import weighed as weighed
+from pfjax.smc.additive import Additive as Additive
+from pfjax.smc.additive import Summed as Summed
+from pfjax.smc.additive import expected_sum as expected_sum
+from pfjax.smc.additive import forward_smoothing as forward_smoothing
+from pfjax.smc.additive import smoothed_sum as smoothed_sum
 from pfjax.smc.annealed import Schedule as Schedule
 from pfjax.smc.annealed import annealed as annealed
 from pfjax.smc.auxiliary import Forecast as Forecast
@@ -42,6 +47,8 @@ from pfjax.smc.estimates import mean_log_evidence as mean_log_evidence
 from pfjax.smc.estimates import relative_variance as relative_variance
 from pfjax.smc.feynman_kac import lift as lift
 from pfjax.smc.feynman_kac import per_particle as per_particle
+from pfjax.smc.fixed_lag import fixed_lag as fixed_lag
+from pfjax.smc.fixed_lag import fixed_lag_sum as fixed_lag_sum
 from pfjax.smc.genealogy import alive as alive
 from pfjax.smc.genealogy import ancestral_lineage as ancestral_lineage
 from pfjax.smc.genealogy import eve_indices as eve_indices
@@ -86,6 +93,7 @@ from pfjax.smc.optimal import optimal as optimal
 from pfjax.smc.parallel_tempering import Exchange as Exchange
 from pfjax.smc.parallel_tempering import Replicas as Replicas
 from pfjax.smc.parallel_tempering import parallel_tempering as parallel_tempering
+from pfjax.smc.paris import paris as paris
 from pfjax.smc.particle_filter import gather as gather
 from pfjax.smc.particle_filter import particle_filter as particle_filter
 from pfjax.smc.particle_filter import resample as resample

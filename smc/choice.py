@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_count
 from pfjax.smc.killing import killing, killing_rows
 from pfjax.smc.resampling import (
     multinomial,
@@ -42,8 +43,7 @@ def choice(n: int, scheme: Resampler = systematic) -> Resampler:
     >>> rows.tolist(), jnp.exp(left).tolist()
     ([1, 3], [0.5, 0.5])
     """
-    if n < 1:
-        raise ValueError(f"n: got {n} rows to choose, want at least 1")
+    n = require_count("n", n)
     if scheme not in _ROWS:
         known = ", ".join(s.__name__ for s in _ROWS)
         raise ValueError(

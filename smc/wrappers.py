@@ -137,6 +137,7 @@ def stop_gradient(resampler: Resampler) -> Resampler:
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch n"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
+        log_w = usable(log_w)
         ancestors, left, resampled = resampler(key, jax.lax.stop_gradient(log_w), t)
         log_p = vmap_axes(lambda rows, index: rows[index], ancestors.ndim - 1)(log_w, ancestors)
         # 0 in value; 0 in gradient too where the ancestor is dead.

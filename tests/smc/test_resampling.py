@@ -245,6 +245,19 @@ def test_edges(name, n):
     assert (chosen.sum(1) >= np.minimum(num_alive, ancestors.shape[1])).all()
 
 
+@everyone
+def test_what_is_no_weight_is_a_dead_one(name):
+    """NaN and +inf are taken for -inf, bit for bit: indices stay in range, nothing is NaN."""
+    log_w = np.repeat(np.float32([[-1, 0, -3, -2, 0, -5, -1]]), 4, 0)
+    log_w[0, 2], log_w[1, [0, 6]], log_w[2] = np.nan, [np.inf, np.nan], np.nan
+    dead = np.where(np.isfinite(log_w), log_w, -INF)
+    keys, t = jax.random.split(jax.random.key(2), 4), np.zeros(4, np.int32)
+    broken, clean = (COMPILED[name](keys, jnp.asarray(x), t) for x in (log_w, dead))
+    jax.tree.map(np.testing.assert_array_equal, broken, clean)
+    assert ((broken[0] >= 0) & (broken[0] < 7)).all()
+    assert not np.isnan(broken[1]).any()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(ALL) - {"rebase"}))
 def test_edges_of_a_million(name):

@@ -62,6 +62,50 @@ def test_iterate_gives_the_bits_of_run(algorithm, reference, keys):
     assert_same_bits(jax.tree.map(lambda *rows: np.stack(rows), *infos), reference[1])
 
 
+def test_a_run_in_two_parts_is_the_run_in_one(
+    algorithm, compiled_until, compiled_run, keys, reference
+):
+    """From one generation, and, problem by problem, from where `run_until` ended each."""
+    state, infos = reference
+    half, _ = compiled_until(keys, jnp.full(16, 3, jnp.int32))
+    goes_on = jax.jit(lambda key, state: smc.run(key, algorithm, 5, state=state))
+    end, rest = goes_on(keys, half)
+    assert_same_bits(end, state)
+    assert_same_bits(rest, jax.tree.map(lambda x: x[4:], infos))
+
+    stop = jnp.arange(16, dtype=jnp.int32) % 4
+    half, _ = compiled_until(keys, stop)
+    end, rest = goes_on(keys, half)
+    assert end.t.tolist() == (stop + 5).tolist()
+    for i in (0, 3):
+        rows = slice(i % 4 + 1, i % 4 + 6)
+        assert_same_bits(
+            *(
+                jax.tree.map(lambda x, i=i: x[:, i], r)
+                for r in (rest, jax.tree.map(lambda x, rows=rows: x[rows], infos))
+            )
+        )
+
+
+def test_iterate_goes_on_too(algorithm, reference, keys):
+    states, _ = zip(*smc.iterate(keys, algorithm, 4), strict=True)
+    state, infos = zip(*smc.iterate(keys, algorithm, 5, state=states[-1]), strict=True)
+    assert_same_bits(state[-1], reference[0])
+    infos = jax.tree.map(lambda *rows: np.stack(rows), *map(host, infos))
+    assert_same_bits(infos, jax.tree.map(lambda x: x[4:], reference[1]))
+
+
+def test_a_path_has_no_generation():
+    """Kernels on paths go on from a path, under the key that they are given."""
+    algorithm = smc.Algorithm(
+        init=lambda key: (jnp.float32(0), ()), step=lambda key, x: (x + 1, jax.random.key_data(key))
+    )
+    key = jax.random.key(4)
+    path, words = smc.run(key, algorithm, 2, state=jnp.float32(7))
+    expected = [jax.random.key_data(jax.random.fold_in(key, t)).tolist() for t in (1, 2)]
+    assert float(path) == 9 and words.tolist() == expected
+
+
 def test_problems_do_not_see_their_batch(compiled_run, reference, keys):
     for i in (0, 7, 15):
         state, infos = compiled_run(keys[i])
