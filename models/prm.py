@@ -65,7 +65,7 @@ class TokenModel(nnx.Module):
 
     def classes(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b 2"]:
         """float32 logits of the tokens for wrong and right."""
-        ids = jnp.array([self.minus, self.plus])
+        ids = jnp.array([self.minus, self.plus], jnp.int32)
         if self.config.tie_embeddings:
             rows = jnp.take(self.decoder.embed_tokens.embedding[...], ids, axis=0)
             z = multiply(hidden, rows, dtype=jnp.float32)

@@ -75,10 +75,10 @@ def rope_angles(
     decides, as in transformers.
     """
     rows = (1,) * positions.ndim
-    frequencies = jnp.asarray(rope.frequencies(head_dim)).reshape(*rows, -1)
+    frequencies = jnp.asarray(rope.frequencies(head_dim), jnp.float32).reshape(*rows, -1)
     if rope.kind == "longrope":
         longer = jnp.max(positions) + 1 if context is None else context[..., None, None]
-        stretched = jnp.asarray(rope.frequencies(head_dim, long=True)).reshape(*rows, -1)
+        stretched = jnp.asarray(rope.frequencies(head_dim, long=True), jnp.float32).reshape(*rows, -1)
         frequencies = jnp.where(longer > rope.original_positions, stretched, frequencies)
     angles = positions[..., None].astype(jnp.float32) * frequencies
     angles = jnp.concatenate([angles, angles], axis=-1)[..., None, :]

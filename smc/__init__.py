@@ -25,6 +25,8 @@ from pfjax.smc.additive import forward_smoothing as forward_smoothing
 from pfjax.smc.additive import smoothed_sum as smoothed_sum
 from pfjax.smc.annealed import Schedule as Schedule
 from pfjax.smc.annealed import annealed as annealed
+from pfjax.smc.arviz_export import chains_to_arviz as chains_to_arviz
+from pfjax.smc.arviz_export import particles_to_arviz as particles_to_arviz
 from pfjax.smc.auxiliary import Forecast as Forecast
 from pfjax.smc.auxiliary import auxiliary_filter as auxiliary_filter
 from pfjax.smc.backward import backward_sampling as backward_sampling
@@ -100,6 +102,9 @@ from pfjax.smc.particle_filter import resample as resample
 from pfjax.smc.particle_gibbs import Sweep as Sweep
 from pfjax.smc.particle_gibbs import backward_gibbs as backward_gibbs
 from pfjax.smc.particle_gibbs import particle_gibbs as particle_gibbs
+from pfjax.smc.persistent import Persistent as Persistent
+from pfjax.smc.persistent import adaptive_persistent_sampling as adaptive_persistent_sampling
+from pfjax.smc.persistent import persistent_sampling as persistent_sampling
 from pfjax.smc.pmmh import MarginalChain as MarginalChain
 from pfjax.smc.pmmh import MarginalMove as MarginalMove
 from pfjax.smc.pmmh import pmmh as pmmh

@@ -32,7 +32,7 @@ class Additive(NamedTuple):
 
 
 class Summed(NamedTuple):
-    """Particles x of a model, and for each T_t, the mean of S_t over the pasts it may have."""
+    """Particles x of a model, and for each T_t [*batch, n, *k], the mean of S_t over its pasts."""
 
     x: PyTree[Array]
     sums: Float[Array, "..."]
@@ -78,7 +78,7 @@ def forward_smoothing(model: FeynmanKac, algorithm: Algorithm, function: Additiv
 
 
 def expected_sum(state: State) -> Float[Array, "..."]:
-    """sum_j W_t^j T_t^j of a state whose particles are `Summed`; 0 if all are dead."""
+    """sum_j W_t^j T_t^j [*batch, *k], of a state whose particles are `Summed`; 0 if all are dead."""
     weights, sums = jnp.exp(state.log_weights), state.particles.sums
     return _total(_weighted(weights, sums), state.log_weights.ndim - 1)
 
@@ -86,8 +86,9 @@ def expected_sum(state: State) -> Float[Array, "..."]:
 def smoothed_sum(model: FeynmanKac, states: State, function: Additive) -> Float[Array, "..."]:
     """E[S_T-1 | y_0:T-1] by a stored filter, as n goes to infinity; that of `forward_smoothing`.
 
-    `states` is stacked by `run(..., collect=lambda state, info: state)`. Goes backwards, with the
-    weights of `smoothing_weights`; errors as in `forward_smoothing`. Costs O(steps n^2).
+    Its shape is [*batch, *k] for a phi of shape [*k]. `states` is stacked by `run(...,
+    collect=lambda state, info: state)`. Goes backwards, with the weights of `smoothing_weights`;
+    errors as in `forward_smoothing`. Costs O(steps n^2).
     """
     log_m = require_markov(model, "smoothing")
     log_s = smoothing_weights(model, states)

@@ -11,7 +11,6 @@ Tsagaris (2011), Inference for Levy-driven stochastic volatility models via adap
 Monte Carlo, section 3.3. Knows nothing of how particles are moved (`pfjax.smc.samplers`).
 """
 
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -20,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pfjax.smc._axes import vmap_axes
 from pfjax.smc._checks import kind
-from pfjax.smc.samplers import Posterior, Rejuvenate, Tempered, log_power, sampler
+from pfjax.smc.samplers import NextTemperature, Posterior, Rejuvenate, Tempered, log_power, sampler
 from pfjax.smc.types import Algorithm, Horizon, State, bounded
 from pfjax.smc.weights import conditional_ess, effective_sample_size, usable
 
@@ -77,6 +76,17 @@ def tempering(
     >>> bool(jnp.abs(state.log_evidence - exact) < 0.1)
     True
     """
+    next_temperature, length = read_schedule(schedule)
+    algorithm = sampler(posterior, n, next_temperature, rejuvenate)
+    because = f"the schedule has {length} temperatures"
+    return bounded(algorithm, Horizon(at_least=length, because=because))
+
+
+def read_schedule(schedule: Float[Array, "steps"]) -> tuple[NextTemperature, int]:
+    """The function that reads it by generation, its end staying, and how long it is.
+
+    Raises `ValueError` for an empty schedule or one that is not a vector.
+    """
     schedule = jnp.asarray(schedule, jnp.float32)
     if schedule.ndim != 1 or not schedule.size:
         raise ValueError(f"schedule: got shape {schedule.shape}, want a vector of length >= 1")
@@ -93,9 +103,7 @@ def tempering(
 
         return vmap_axes(read, t.ndim)(t)
 
-    algorithm = sampler(posterior, n, next_temperature, rejuvenate)
-    because = f"the schedule has {schedule.size} temperatures"
-    return bounded(algorithm, Horizon(at_least=schedule.size, because=because))
+    return next_temperature, schedule.size
 
 
 def adaptive_tempering(
@@ -143,8 +151,13 @@ def adaptive_tempering(
     def next_temperature(
         log_w: Float[Array, "*batch n"], x: Tempered, t: Int[Array, "*batch"]
     ) -> Float[Array, "*batch"]:
-        solve = vmap_axes(partial(_farthest, rule, fraction), t.ndim)
-        return solve(log_w, x.log_likelihood, x.inverse_temperature[..., 0])
+        def solve(
+            log_w: Float[Array, "n"], log_l: Float[Array, "n"], start: Float[Array, ""]
+        ) -> Float[Array, ""]:
+            least = fraction * rule(log_w, jnp.zeros_like(log_w))
+            return farthest(rule, least, log_w, log_l, start)
+
+        return vmap_axes(solve, t.ndim)(log_w, x.log_likelihood, x.inverse_temperature[..., 0])
 
     algorithm = sampler(posterior, n, next_temperature, rejuvenate)
     because = "its temperatures come from its particles"
@@ -156,20 +169,18 @@ def at_posterior(state: State) -> Bool[Array, "*batch"]:
     return state.particles.inverse_temperature[..., 0] >= 1
 
 
-def _farthest(
+def farthest(
     rule: TemperingRule,
-    fraction: float,
+    least: Float[Array, ""],
     log_w: Float[Array, "n"],
     log_likelihood: Float[Array, "n"],
     start: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """The start, or as much above it as the rule allows; 1 if nothing is left to be weighed."""
+    """As far above the start as the rule stays at `least` or more, or 1 if all are dead."""
     log_w, log_l = jax.lax.stop_gradient((log_w, usable(log_likelihood)))
     # Below 0 where there is weight: the ESS is the same, and large sums do not cancel.
     peak = jnp.max(jnp.where(jnp.isneginf(log_w), -jnp.inf, log_l))
     log_l = log_l - jnp.where(jnp.isneginf(peak), 0.0, peak)
-
-    least = fraction * rule(log_w, jnp.zeros_like(log_l))
 
     def enough(advance: Float[Array, ""]) -> Bool[Array, ""]:
         return rule(log_w, log_power(log_l, advance)) >= least

@@ -87,7 +87,7 @@ def draw(keys: Key[Array, "p n"], logp: Float[Array, "p n v"]) -> Int[Array, "p 
     One uniform a row, never a token of probability 0. Of many tokens first the part that the uniform
     falls into is found and then the token in it: masses are added up in one pass, not one after the other.
     """
-    uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key)))(keys)
+    uniform = jax.vmap(jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32)))(keys)
     if logp.shape[-1] <= MANY:
         ends = _accumulated(jnp.exp(logp))
         return _first_above(ends, uniform * jnp.max(ends, axis=-1))

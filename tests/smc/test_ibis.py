@@ -152,7 +152,8 @@ def test_the_dead_stay_dead():
             log_likelihood=lambda x, t, bad=bad: jnp.where(t == 2, bad, jnp.log(x))
         )
         algorithm = smc.ibis(dying, 8, smc.random_walk(0.4), smc.systematic)
-        state, infos = smc.run(jax.random.key(0), algorithm, 4)
+        run = jax.jit(lambda key, a=algorithm: smc.run(key, a, 4))
+        state, infos = run(jax.random.key(0))
         assert infos.status.tolist() == [smc.OK, smc.OK, status, status]
         assert state.log_evidence == -jnp.inf and (infos.ancestors[3] == jnp.arange(8)).all()
         assert not any(jnp.isnan(leaf).any() for leaf in jax.tree.leaves((state, infos)))
