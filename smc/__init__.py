@@ -173,6 +173,7 @@ from pfjax.smc.types import Splice as Splice
 from pfjax.smc.types import State as State
 from pfjax.smc.types import Weigh as Weigh
 from pfjax.smc.types import bounded as bounded
+from pfjax.smc.types import describe_status as describe_status
 from pfjax.smc.waste_free import waste_free as waste_free
 from pfjax.smc.weights import add_exactly as add_exactly
 from pfjax.smc.weights import conditional_ess as conditional_ess

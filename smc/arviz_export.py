@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from pfjax.smc._axes import require_typed
 from pfjax.smc._checks import require_count
@@ -56,17 +56,15 @@ def particles_to_arviz(
             f"key: got axes {key.shape} for a state of axes {state.log_evidence.shape}, want those of "
             "the state, at most one; for more, take one of them at a time"
         )
-    rows = choice(num_draws, scheme)(key, state.log_weights, state.t)[0]
-    x = gather(state.particles, rows)
+    x, ess = jax.jit(_chosen, static_argnums=2)(key, state, choice(num_draws, scheme))
     x = x if key.ndim else jax.tree.map(lambda leaf: leaf[None], x)
-    data = _data(arviz, {"posterior": _named({"": x}, 0)})
     told = {
-        "ess": effective_sample_size(state.log_weights),
+        "ess": ess,
         "log_evidence": state.log_evidence,
         "status": state.status,
     }
-    data["posterior"].attrs.update({k: np.atleast_1d(v).tolist() for k, v in told.items()})
-    return data
+    attributes = {k: np.atleast_1d(v).tolist() for k, v in told.items()}
+    return _data(arviz, {"posterior": _named({"": x}, 0)}, attributes)
 
 
 def chains_to_arviz(
@@ -102,7 +100,15 @@ def chains_to_arviz(
             f"draws: got (chains, draws) {shapes}, want the same of all; leaves have axes [draws, "
             "chains, ...], those of paths [draws, steps, chains, ...]"
         )
-    return _data(arviz, groups)
+    return _data(arviz, groups, {})
+
+
+def _chosen(
+    key: Key[Array, "*batch"], state: State, choose: Resampler
+) -> tuple[PyTree[Array], Float[Array, "*batch"]]:
+    """The particles that are drawn, and the effective sample size of the weights."""
+    rows = choose(key, state.log_weights, state.t)[0]
+    return gather(state.particles, rows), effective_sample_size(state.log_weights)
 
 
 def _named(tree: Mapping[str, PyTree[Array]], chain_axis: int) -> dict[str, np.ndarray]:
@@ -126,6 +132,11 @@ def _arviz() -> ModuleType:
         raise ImportError("arviz: is not installed; pip install arviz") from error
 
 
-def _data(arviz: ModuleType, groups: dict[str, dict[str, np.ndarray]]) -> ArvizData:
+def _data(
+    arviz: ModuleType, groups: dict[str, dict[str, np.ndarray]], attributes: dict[str, list]
+) -> ArvizData:
+    """What ArviZ makes of the groups, with attributes of the posterior."""
     is_old = arviz.__version__.startswith("0.")
-    return arviz.from_dict(**groups) if is_old else arviz.from_dict(groups)
+    data = arviz.from_dict(**groups) if is_old else arviz.from_dict(groups)
+    data["posterior"].attrs.update(attributes)
+    return data

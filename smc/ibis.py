@@ -9,6 +9,7 @@ Knows nothing of the data: it calls the likelihood of observation t, and of temp
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,8 +29,9 @@ from pfjax.smc._checks import require_count, require_resampler
 from pfjax.smc._weighing import start, weighed
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import resample
+from pfjax.smc.samplers import untold
 from pfjax.smc.types import Algorithm, Horizon, Info, Resampler, State, bounded
-from pfjax.smc.weights import total, usable
+from pfjax.smc.weights import total
 from pfjax.smc.wrappers import adaptive_systematic
 
 
@@ -80,6 +82,8 @@ def ibis(
     require_resampler(resampler)
     last = require_count("posteriors.num_observations", posteriors.num_observations)
     log_likelihood = indexed("posteriors.log_likelihood", posteriors.log_likelihood)
+    posteriors = posteriors._replace(log_likelihood=log_likelihood)
+    move = partial(_moved, kernel, posteriors)
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
         require_typed(key)
@@ -87,54 +91,54 @@ def ibis(
         keys = particle_keys(k_move, n)
         state = start(key, vmap_axes(posteriors.sample_prior, keys.ndim)(keys), n)
         stay = per_problem(key, jnp.arange(n, dtype=jnp.int32))
-        told = jax.eval_shape(lambda: move(keys, state))[1]
-        # As in all later generations, but zero: nothing has moved.
-        none = jax.tree.map(
-            lambda a: per_problem(key, jnp.zeros(a.shape[key.ndim :], a.dtype)), told
-        )
-        return weigh(state, stay, per_problem(key, jnp.array(False)), none)
+        none = untold(key, lambda k, s: move(k, s)[1], keys, state)
+        return _weighed(posteriors, state, stay, per_problem(key, jnp.array(False)), none)
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
         state, ancestors, resampled, keys = resample(key, state, resampler)
-        told = jax.eval_shape(lambda: move(keys, state))[1]
-        stay = state.particles, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), told)
+        stay = state.particles, untold(key, lambda k, s: move(k, s)[1], keys, state)
         moved = jax.lax.cond(jnp.any(resampled), lambda: move(keys, state), lambda: stay)
         x, told = select(resampled, moved, stay)
-        return weigh(state._replace(particles=x), ancestors, resampled, told)
-
-    def move(keys: Key[Array, "*batch n"], state: State) -> tuple[PyTree[Array], PyTree[Array]]:
-        """Every particle after one transition that leaves gamma_t-1 invariant."""
-
-        def of_one(
-            key: Key[Array, ""], x: PyTree[Array], t: Int[Array, ""]
-        ) -> tuple[PyTree[Array], PyTree[Array]]:
-            def log_density(x: PyTree[Array]) -> Float[Array, ""]:
-                # All of them, and not a loop to t: that would have no gradient.
-                each = jnp.arange(last, dtype=jnp.int32)
-                terms = usable(jax.vmap(lambda s: log_likelihood(x, s))(each))
-                return posteriors.log_prior(x) + total(jnp.where(each < t, terms, 0.0))
-
-            return moved_by(kernel, key, x, log_density)
-
-        t = jnp.broadcast_to(state.t[..., None], keys.shape)
-        return vmap_axes(of_one, keys.ndim)(keys, state.particles, t)
-
-    def weigh(
-        state: State,
-        ancestors: Int[Array, "*batch n"],
-        resampled: Bool[Array, "*batch"],
-        told: PyTree[Array],
-    ) -> tuple[State, Info]:
-        shape = state.log_weights.shape
-        t = jnp.broadcast_to(state.t[..., None], shape)
-        log_g = vmap_axes(log_likelihood, len(shape))(state.particles, t)
-        if log_g.shape != shape:
-            raise ValueError(
-                f"posteriors.log_likelihood: got shape {log_g.shape[len(shape) :]} for one particle "
-                "and one observation, want one number"
-            )
-        state, info = weighed(state, log_g, ancestors, resampled)
-        return state, info._replace(kernel=told)
+        return _weighed(posteriors, state._replace(particles=x), ancestors, resampled, told)
 
     because = f"there are {last} observations"
     return bounded(Algorithm(init, step), Horizon(at_most=last, because=because))
+
+
+def _moved(
+    kernel: Kernel, posteriors: PartialPosteriors, keys: Key[Array, "*batch n"], state: State
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """Every particle after one transition that leaves gamma_t-1 invariant, and how it went."""
+
+    def of_one(
+        key: Key[Array, ""], x: PyTree[Array], t: Int[Array, ""]
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        def log_density(x: PyTree[Array]) -> Float[Array, ""]:
+            # All of them, and not a loop to t: that would have no gradient.
+            each = jnp.arange(posteriors.num_observations, dtype=jnp.int32)
+            terms = jax.vmap(lambda s: posteriors.log_likelihood(x, s))(each)
+            return posteriors.log_prior(x) + total(jnp.where(each < t, terms, 0.0))
+
+        return moved_by(kernel, key, x, log_density)
+
+    t = jnp.broadcast_to(state.t[..., None], keys.shape)
+    return vmap_axes(of_one, keys.ndim)(keys, state.particles, t)
+
+
+def _weighed(
+    posteriors: PartialPosteriors,
+    state: State,
+    ancestors: Int[Array, "*batch n"],
+    resampled: Bool[Array, "*batch"],
+    told: PyTree[Array],
+) -> tuple[State, Info]:
+    shape = state.log_weights.shape
+    t = jnp.broadcast_to(state.t[..., None], shape)
+    log_g = vmap_axes(posteriors.log_likelihood, len(shape))(state.particles, t)
+    if log_g.shape != shape:
+        raise ValueError(
+            f"posteriors.log_likelihood: got shape {log_g.shape[len(shape) :]} for one particle "
+            "and one observation, want one number"
+        )
+    state, info = weighed(state, log_g, ancestors, resampled)
+    return state, info._replace(kernel=told)

@@ -58,7 +58,6 @@ def shard_particles(model: FeynmanKac, mesh: Mesh, axis: str = "particle") -> Fe
     A device draws, moves and weighs its own n / m particles, under the keys of their global slots.
     Raises `ValueError` if m does not divide n.
     """
-
     require_axis(mesh, axis)
 
     def spread(tree: PyTree[Array], num_axes: int) -> PyTree[Array]:

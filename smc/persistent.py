@@ -165,10 +165,10 @@ def _sampler(
             rest = jnp.full((*leaf.shape[:-1], n * (length - 1)), fill, leaf.dtype)
             return jnp.concatenate([leaf, rest], axis=-1)
 
-        x: Tempered = state.particles
-        zeros = jnp.zeros_like(x.inverse_temperature)
-        x = jax.tree.map(vmap_axes(tiled, axes), x)
-        x = Persistent(*x, then(zeros, 0.0), then(zeros, jnp.inf))
+        zeros = jnp.zeros_like(state.particles.inverse_temperature)
+        x = jax.tree.map(vmap_axes(tiled, axes), state.particles)
+        drawn = {"drawn_at": then(zeros, 0.0), "drawn_log_evidence": then(zeros, jnp.inf)}
+        x = Persistent(**x._asdict(), **drawn)
         stay = jnp.broadcast_to(jnp.arange(n * length, dtype=jnp.int32), x.drawn_at.shape)
         log_w = then(state.log_weights, -jnp.inf)
         return state._replace(particles=x, log_weights=log_w), info._replace(ancestors=stay)
@@ -191,7 +191,8 @@ def _add(kernel: Kernel, n: int, resampler: Resampler) -> Rejuvenate:
             keys, rows
         )
         at = jnp.broadcast_to(state.log_evidence[..., None], chosen.shape)
-        new = Persistent(*rows, rows.inverse_temperature, at.astype(jnp.float32))
+        drawn = {"drawn_at": rows.inverse_temperature, "drawn_log_evidence": at.astype(jnp.float32)}
+        new = Persistent(**rows._asdict(), **drawn)
 
         def put(old: Array, new: Array, t: Int[Array, ""]) -> Array:
             return jax.lax.dynamic_update_slice_in_dim(old, new, t * n, 0)
@@ -204,29 +205,27 @@ def _add(kernel: Kernel, n: int, resampler: Resampler) -> Rejuvenate:
         )
         added = jax.tree.map(lambda a, b: place(a, b, state.t), (x, stay), (new, chosen))
         x, ancestors = select(alive, added, (x, stay))
-        left = vmap_axes(lambda *a: _weights(n, *a), key.ndim)(x, state.log_evidence, state.t)
+        left = vmap_axes(lambda *a: _weights(n, *a), key.ndim)(x, state.log_evidence)
         return state._replace(particles=x, log_weights=left), ancestors, resampled, told
 
     return rejuvenate
 
 
-def _weights(
-    n: int, x: Persistent, log_evidence: Float[Array, ""], t: Int[Array, ""]
-) -> Float[Array, "rows"]:
-    """L^lambda / (q_t n (t + 1) Z) at the temperature that the rows have; -inf if Z is 0."""
+def _weights(n: int, x: Persistent, log_evidence: Float[Array, ""]) -> Float[Array, "rows"]:
+    """L^lambda / (q_t n (t + 1) Z) at the temperature that the rows have."""
     log_l = usable(x.log_likelihood)
+    log_evidence = log_evidence.astype(log_l.dtype)
 
     def add(
         log_q: Float[Array, "rows"], part: tuple[Float[Array, ""], Float[Array, ""]]
     ) -> tuple[Float[Array, "rows"], None]:
         drawn_at, log_z = part
-        return jnp.logaddexp(log_q, log_ratio(log_power(log_l, drawn_at), log_z[None])), None
+        return jnp.logaddexp(log_q, log_power(log_l, drawn_at) - log_z), None
 
     # (t + 1) q_t: one row tells of all n of its generation.
-    parts = x.drawn_at[::n], x.drawn_log_evidence[::n]
+    parts = x.drawn_at[::n], x.drawn_log_evidence[::n].astype(log_l.dtype)
     log_q, _ = jax.lax.scan(add, jnp.full_like(log_l, -jnp.inf), parts)
     log_w = log_ratio(log_power(log_l, x.inverse_temperature), log_q + log_evidence)
     # What is no number has a weight here, so that it is told of when it dies.
     log_w = jnp.where(x.log_likelihood < jnp.inf, log_w, 0.0) - jnp.log(jnp.float32(n))
-    drawn = (x.drawn_log_evidence < jnp.inf) & ~jnp.isneginf(log_evidence)
-    return jnp.where(drawn, log_w, -jnp.inf)
+    return jnp.where(x.drawn_log_evidence < jnp.inf, log_w, -jnp.inf)

@@ -150,11 +150,7 @@ def sampler(
         state = start(key, evaluate(posterior, position, zeros), n)
         _require_shapes(state.particles, zeros.shape)
         stay = per_problem(key, jnp.arange(n, dtype=jnp.int32))
-        # As in all later generations, but zero: nothing has moved.
-        told = jax.eval_shape(lambda k, s: rejuvenated(rejuvenate, k, s, posterior)[3], key, state)
-        none = jax.tree.map(
-            lambda a: per_problem(key, jnp.zeros(a.shape[key.ndim :], a.dtype)), told
-        )
+        none = untold(key, lambda k, s: rejuvenated(rejuvenate, k, s, posterior)[3], key, state)
         return weigh(state, stay, per_problem(key, jnp.array(False)), none)
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
@@ -175,6 +171,14 @@ def sampler(
         return state, info._replace(kernel=told)
 
     return Algorithm(init, step)
+
+
+def untold(
+    key: Key[Array, "*batch"], tell: Callable[..., PyTree[Array]], *arguments: PyTree[Array]
+) -> PyTree[Array]:
+    """What `tell` returns of the arguments, but zero: nothing has moved. Uses no key."""
+    shapes = jax.eval_shape(tell, *arguments)
+    return jax.tree.map(lambda a: per_problem(key, jnp.zeros(a.shape[key.ndim :], a.dtype)), shapes)
 
 
 def rejuvenated(

@@ -112,13 +112,15 @@ def tuned_move(
         raise ValueError(f"gain: got {gain}, want a number >= 0; 0 keeps the step size at 1")
 
     def rejuvenate(key: Key[Array, "*batch"], state: State, posterior: Posterior) -> _Moved:
-        state, *rest, told = _move(key, state, posterior, build, tuning(state), resampler)
+        moved = _move(key, state, posterior, build, tuning(state), resampler)
+        state, ancestors, resampled, told = moved
         x: Tempered = state.particles
         # Without a live particle the excess is 0: nothing is learnt.
-        share = jnp.exp(normalise(state.log_weights))
+        share = jnp.exp(normalise(state.log_weights)).astype(jnp.float32)
         excess = total(share * (_rates(told, share.shape) - target_rate))
         step_size = x.step_size * jnp.exp(gain * excess)[..., None]
-        return state._replace(particles=x._replace(step_size=step_size)), *rest, told
+        state = state._replace(particles=x._replace(step_size=step_size))
+        return state, ancestors, resampled, told
 
     return rejuvenate
 

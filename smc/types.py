@@ -18,6 +18,16 @@ ALL_DEAD = 1
 NOT_FINITE = 2
 
 
+def describe_status(status: int) -> str:
+    """The bits of one `Info.status` in words.
+
+    >>> describe_status(OK), describe_status(ALL_DEAD | NOT_FINITE)
+    ('ok', 'all dead, not finite')
+    """
+    words = {ALL_DEAD: "all dead", NOT_FINITE: "not finite"}
+    return ", ".join(word for bit, word in words.items() if status & bit) or "ok"
+
+
 @runtime_checkable
 class Init(Protocol):
     """M_0: draws one particle from each key."""

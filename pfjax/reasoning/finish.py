@@ -5,6 +5,7 @@ Host side: text, answers, counts.
 
 import numpy as np
 
+from pfjax import smc
 from pfjax.reasoning import tree
 from pfjax.reasoning.pool import Snapshot
 from pfjax.reasoning.result import Counts, Result, Solution
@@ -53,7 +54,7 @@ def finish(solver, method, question, prompts, history: list[Snapshot], seconds, 
             compilations=compiled,
         ),
         method=method,
-        status="ok" if int(last.info.status) == 0 else "all dead",
+        status=smc.describe_status(int(last.info.status)),
         ess=[float(s.info.ess) for s in history],
     )
 

@@ -44,8 +44,8 @@ class Counts:
 class Result:
     """The outcome for one question.
 
-    `log_evidence` estimates log Z of the method's target (see its potential); `status` is "ok" or
-    "all dead".
+    `log_evidence` estimates log Z of the method's target (see its potential); `status` is "ok", or
+    tells that particles had values that are "not finite", which killed them, or that "all" are "dead".
     """
 
     question: str

@@ -20,11 +20,12 @@ SEEN = np.array([0, 1, 2, 2, 1, 0, 2])
 
 # Modules that compile many programs. The first are part of `pytest`; the others, and the slow tests
 # of the first, take fifteen minutes more on two cores and run with `pytest -m exhaustive`, in CI too.
-SLOW = "annealed auxiliary backward choice estimates fixed_point hidden_markov islands kernels "
-SLOW += "linear_gaussian lookahead policies resampling waste_free"
-EXHAUSTIVE = "conditional conditional_filter mesh noise optimal parallel_tempering particle_gibbs "
-EXHAUSTIVE += "samplers state_space stochastic_volatility tabular tempering transformers variants "
-EXHAUSTIVE += "variants_hmm"
+SLOW = "additive annealed arviz_export auxiliary backward choice estimates fixed_lag fixed_point "
+SLOW += "hidden_markov ibis islands kernels linear_gaussian lookahead persistent pmmh "
+SLOW += "pmmh_refusals policies resampling tuning waste_free"
+EXHAUSTIVE = "conditional conditional_filter mesh noise optimal parallel_tempering paris "
+EXHAUSTIVE += "particle_gibbs samplers smc_squared state_space stochastic_volatility tabular "
+EXHAUSTIVE += "tempering transformers variants variants_hmm"
 
 
 @pytest.hookimpl(tryfirst=True)

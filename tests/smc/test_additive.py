@@ -86,6 +86,7 @@ def test_backwards_is_forwards(resampler):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_moments_of_a_linear_gaussian_model():
     """64 filters of 300 particles agree within 0.5 % of the exact sums, biases of order 1/n included."""
     a, b, q, h, r = 0.9, 0.5, 0.36, 1.0, 0.64
@@ -113,6 +114,7 @@ def test_moments_of_a_linear_gaussian_model():
     np.testing.assert_allclose(estimates.mean(0), exact, rtol=0.005)
 
 
+@pytest.mark.slow
 def test_eight_devices_and_one_problem_give_the_bits_of_the_batch():
     @jax.jit
     def run(keys):

@@ -50,7 +50,7 @@ def mass(num_seen, s):
     return joint @ (paths[:, s, None] == np.arange(3))
 
 
-@pytest.mark.parametrize("lag", [0, 1, 3])
+@pytest.mark.parametrize("lag", [1, 3])
 def test_unbiased(runs, lag):
     states, ancestors = runs(jax.random.split(jax.random.key(2), NUM_RUNS), N)
     smoothed = jax.tree.map(
@@ -80,7 +80,7 @@ def test_a_lag_of_nothing_is_the_filter_and_a_long_one_its_trajectories(runs):
     assert (paths != states.particles).any()
 
 
-@pytest.mark.parametrize("lag", [0, 1, 2, 4, 9])
+@pytest.mark.parametrize("lag", [0, 2, 9])
 def test_sums_are_those_of_the_genealogy(runs, lag):
     """Term by term, by following every particle back by hand."""
     states, ancestors = runs(jax.random.split(jax.random.key(1), 3), 20)

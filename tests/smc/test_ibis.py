@@ -91,6 +91,7 @@ def test_unbiased(problem):
     assert (np.abs(z) < 4).all(), z
 
 
+@pytest.mark.slow
 def test_the_test_sees_a_kernel_of_another_target():
     assert np.abs(z_scores(coin, at_the_wrong_temperature)).max() > 6
 
@@ -133,6 +134,7 @@ def test_only_problems_that_are_resampled_move(batch):
     assert (rates[~infos.resampled] == 0).all() and (rates[infos.resampled].mean(-1) > 0.2).all()
 
 
+@pytest.mark.slow
 def test_eight_devices_and_one_problem_give_the_bits_of_the_batch(batch):
     run, keys, together = batch
     mesh = jax.make_mesh((8,), ("problem",), axis_types=(jax.sharding.AxisType.Auto,))

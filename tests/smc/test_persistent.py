@@ -124,11 +124,13 @@ def z_scores(kernel) -> np.ndarray:
     return (2 * many - few) / error
 
 
+@pytest.mark.slow
 def test_consistent():
     z = z_scores(WALK)
     assert (np.abs(z) < 4).all(), z
 
 
+@pytest.mark.slow
 def test_the_test_sees_a_kernel_of_another_target():
     def hotter(key, x, log_density):
         return WALK(key, x, lambda x: 0.5 * log_density(x))
@@ -175,6 +177,7 @@ def test_the_temperature_solves_for_the_ess_of_all_rows(adaptive):
     )  # one run: about 5 times its deviation
 
 
+@pytest.mark.slow
 def test_eight_devices_and_one_problem_give_the_bits_of_the_batch(fixed):
     run, keys, together = fixed
     mesh = jax.make_mesh((8,), ("problem",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -158,6 +158,7 @@ def chi_square(theta, path):
     return statistic / chi2.isf(1e-4, len(expected) - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_joint_posterior_is_invariant(chains, name):
     theta, path, chain, moves = chains(name)
@@ -178,6 +179,7 @@ def test_the_joint_posterior_is_invariant(chains, name):
         assert ((observed - expected) ** 2 / expected).sum() < chi2.isf(1e-4, 19)
 
 
+@pytest.mark.slow
 def test_a_run_finds_the_posterior_of_theta():
     """100 chains of 400 steps from the prior, within 5 standard errors between chains."""
     kernel = smc.pmmh(family(), 8, T, other)
@@ -191,37 +193,7 @@ def test_a_run_finds_the_posterior_of_theta():
         assert share.std() / 10 < 0.01
 
 
-@pytest.mark.parametrize("bad", ["prior", "estimate", "ratio"])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(bad, value):
-    """And left, where the chain begins there."""
-
-    def at_one(where):
-        return lambda theta: jnp.where((theta == 1) & (bad == where), jnp.float32(value), 0.0)
-
-    def log_g(x, t):
-        return jnp.where(t == 2, at_one("estimate")(x), 0.0)
-
-    only = smc.ModelFamily(
-        lambda key: jax.random.bernoulli(key).astype(jnp.int32),
-        at_one("prior"),
-        lambda theta: smc.lift(lambda key: theta, lambda key, x, t: x, log_g),
-    )
-    kernel = smc.pmmh(only, 4, T, lambda key, theta: (1 - theta, at_one("ratio")(1 - theta)))
-
-    @jax.jit
-    def run(keys):
-        everything = lambda chain, move: (chain, move)  # noqa: E731
-        return smc.run(keys, kernel, 5, everything)[1]
-
-    chain, move = jax.tree.map(np.asarray, run(jax.random.split(jax.random.key(0), 40)))
-    assert set(chain.theta[0]) == {0, 1} and not np.isnan(move.acceptance_rate).any()
-    for leaf in (chain.log_prior, chain.log_evidence, chain.evidence_error):
-        assert not np.isnan(leaf).any() or bad == "prior"
-    assert (chain.theta[1:] == 0).all() and (chain.path[1:] == chain.theta[1:, None]).all()
-    assert (move.accepted[1] == (chain.theta[0] == 1)).all() and not move.accepted[2:].any()
-
-
+@pytest.mark.slow
 def test_eight_devices_and_one_chain_give_the_bits_of_the_batch():
     kernel = smc.pmmh(unlabelled(), 5, T, 1.3)
     run = jax.jit(lambda keys: smc.run(keys, kernel, 6))
@@ -237,6 +209,7 @@ def test_eight_devices_and_one_chain_give_the_bits_of_the_batch():
     assert len(np.unique(together[0].theta)) == 16
 
 
+@pytest.mark.slow
 def test_paths_that_are_not_returned_are_not_stored():
     kernel = smc.pmmh(unlabelled(), 1000, 3000, 1.0)
 
@@ -250,25 +223,3 @@ def test_paths_that_are_not_returned_are_not_stored():
 
     history = 1000 * 3000 * 4
     assert size(True) > history and size(False) < history / 10
-
-
-def test_refusals():
-    with pytest.raises(ValueError, match="n: got 0, want at least 1"):
-        smc.pmmh(family(), 0, T, other)
-    with pytest.raises(ValueError, match="want a typed key"):
-        smc.pmmh(family(), 4, T, other).init(jax.random.PRNGKey(0))
-    key = jax.random.key(0)
-    for proposal, message in [
-        (0.5, r"proposal: got a scale for a theta that is not floating point"),
-        (lambda key, theta: theta, r"proposal: got something else than \(theta', log-ratio\)"),
-        (
-            lambda key, theta: (jnp.float32(theta), jnp.float32(0)),
-            r"got something else than \(theta'",
-        ),
-    ]:
-        kernel = smc.pmmh(family(), 4, T, proposal)
-        with pytest.raises(ValueError, match=message):
-            kernel.step(key, kernel.init(key)[0])
-    none = smc.ModelFamily(lambda key: jnp.int32(0), lambda theta: 0.0, lambda theta: theta)
-    with pytest.raises(ValueError, match="family.model: got a .*, want a FeynmanKac"):
-        smc.pmmh(none, 4, T, other).init(key)

@@ -93,9 +93,9 @@ def pilot_schedule(problem: Problem) -> jax.Array:
 
 def resample_before_weighing_twice(key, state, posterior):
     """A weight applied twice: what is left is not what the resampler says."""
-    state, ancestors, resampled = RESAMPLE_MOVE(key, state, posterior)
+    state, ancestors, resampled, told = RESAMPLE_MOVE(key, state, posterior)
     log_w = jnp.where(resampled[..., None], state.log_weights, 1.5 * state.log_weights)
-    return state._replace(log_weights=log_w), ancestors, resampled
+    return state._replace(log_weights=log_w), ancestors, resampled, told
 
 
 def at_the_wrong_temperature(key, x, log_density):
@@ -181,7 +181,7 @@ def test_rejuvenation_leaves_the_tempered_posterior_invariant():
 
 def test_refusals():
     posterior = truncated().posterior
-    with pytest.raises(ValueError, match="n: got 0 particles"):
+    with pytest.raises(ValueError, match="n: got 0, want at least 1"):
         smc.tempering(posterior, 0, FIXED, RESAMPLE_MOVE)
     with pytest.raises(ValueError, match=r"schedule: got shape \(0,\)"):
         smc.tempering(posterior, 2, jnp.zeros(0), RESAMPLE_MOVE)

@@ -86,14 +86,14 @@ def test_the_step_follows_the_rate_of_the_live():
     x = smc.Tempered(jnp.arange(5.0), *jnp.zeros((3, 5)), jnp.full(5, 2.0))
     state = smc.start(jax.random.key(0), x, 5)
     state = state._replace(log_weights=jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4, 0.0])))
-    posterior = one_seen(1.0)
-    moved, _, _, told = move(jax.random.key(1), state, posterior)
+    run = jax.jit(lambda state: move(jax.random.key(1), state, one_seen(1.0)))
+    moved, _, _, told = run(state)
     rate = 0.1 * 0.9 + 0.2 * 0.1 + 0.3 * 0 + 0.4 * 0.5
     expected = 2 * np.exp(1.5 * (rate - 0.3))
     np.testing.assert_allclose(moved.particles.step_size, expected, rtol=1e-5)
     assert (told.step_size == 2).all()
     dead = state._replace(log_weights=jnp.full(5, -jnp.inf))
-    assert (move(jax.random.key(1), dead, posterior)[0].particles.step_size == 2).all()
+    assert (run(dead)[0].particles.step_size == 2).all()
 
 
 def test_two_scales_in_one_batch():
@@ -153,6 +153,7 @@ def test_frozen_is_unbiased(found):
     assert (np.abs(z) < 4).all(), z
 
 
+@pytest.mark.slow
 def test_the_test_sees_a_kernel_of_another_target(found):
     def hotter(spread, step_size):
         kernel = build(spread, step_size)
@@ -171,6 +172,7 @@ def test_frozen_makes_the_run_that_it_was_found_in(found):
     np.testing.assert_allclose(runs[0].particles.position, runs[1].particles.position, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_eight_devices_and_one_problem_give_the_bits_of_the_batch():
     algorithm = smc.tempering(one_seen(3.0), 300, SCHEDULE, smc.tuned_move(build, SOMETIMES))
     collect = lambda state, info: (state, info, smc.tuning(state))  # noqa: E731
