@@ -57,9 +57,10 @@ def ibis(
     """A sampler of n particles, which are positions, whose generation t has seen y_0 to y_t.
 
     Target: gamma_t, by its weighted particles; E[exp(log_evidence)] = p(y_0:t) exactly, for every n
-    and every kernel that does not look at the particles. Particles are moved only in problems that
-    were resampled, and nothing is computed if none was (not under `vmap`); `Info.kernel` is zero
-    where nothing moved. A density that a kernel asks for costs all num_observations likelihoods at
+    and every kernel that does not look at the particles, if the times of resampling do not look at
+    them either, as with `every(k)`. Particles are moved only in problems that were resampled: at times
+    that depend on them (`ess_below`, the default) that has a bias of order 1/n. Nothing is computed if
+    no problem was (not under `vmap`); `Info.kernel` is zero where nothing moved. A density that a kernel asks for costs all num_observations likelihoods at
     once, whatever t. Raises `ValueError` for n < 1, no observation, a raw key, or likelihoods that
     are not one number; `run` does for more generations than observations.
 

@@ -184,9 +184,10 @@ def test_draws_follow_log_probs(s):
 
 def draws_at(monkeypatch, steps: np.ndarray, logp: np.ndarray) -> np.ndarray:
     """Draws with the uniforms steps / 2^23, all that float32's generator can give, carried by keys."""
-    monkeypatch.setattr(
-        jax.random, "uniform", lambda key: jax.random.key_data(key)[1].astype(jnp.float32) / STEPS
-    )
+    def uniform(key, dtype):
+        return jax.random.key_data(key)[1].astype(dtype) / STEPS
+
+    monkeypatch.setattr(jax.random, "uniform", uniform)
     data = np.stack([np.zeros_like(steps), steps], axis=-1).astype(np.uint32)
     keys = jax.random.wrap_key_data(jnp.asarray(data))[None]
     wide = jnp.broadcast_to(jnp.asarray(logp)[None, None], (1, len(steps), len(logp)))

@@ -73,7 +73,7 @@ def _smoothed(key):
 
 
 def _sampled(rejuvenate):
-    return filtered(smc.tempering(POSTERIOR, N, jnp.float32([0.2, 0.6, 1.0]), rejuvenate), 3)
+    return filtered(smc.tempering(POSTERIOR, N, SCHEDULE, rejuvenate), 3)
 
 
 def _adaptive(key):
@@ -124,7 +124,59 @@ KERNELS = {
     ),
     "smoothing": _smoothed,
 }
+OBSERVED = smc.PartialPosteriors(
+    normal, lambda x: -0.5 * x**2, lambda x, t: -((x - RETURNS[t]) ** 2), len(RETURNS)
+)
+FAMILY = smc.ModelFamily(
+    normal,
+    lambda a: -0.5 * a**2,
+    lambda a: smc.lift(
+        normal, lambda key, x, t: a * x + normal(key), lambda x, t: -((x - RETURNS[t]) ** 2)
+    ),
+)
+PRODUCTS = smc.Additive(lambda x: x, lambda before, x, t: before * x)
+SCHEDULE = jnp.float32([0.2, 0.6, 1.0])
+WALK = smc.random_walk(0.5)
+
+
+def _tuned(key):
+    def build(spread, step_size):
+        return smc.random_walk(step_size * spread.std)
+
+    k_found, k_frozen = jax.random.split(key)
+    algorithm = smc.tempering(POSTERIOR, N, SCHEDULE, smc.tuned_move(build))
+    state, found = smc.run(k_found, algorithm, 3, lambda state, info: smc.tuning(state))
+    again = smc.tempering(POSTERIOR, N, SCHEDULE, smc.frozen_move(build, found))
+    return state, smc.run(k_frozen, again, 3, both)
+
+
+def _adaptive_persistent(key):
+    algorithm = smc.adaptive_persistent_sampling(POSTERIOR, N, WALK, max_steps=8, target=1.5)
+    return smc.run_until(key, algorithm, smc.at_posterior, 8)
+
+
+def _additive(key):
+    k_forward, k_paris, k_plain = jax.random.split(key, 3)
+    pf = smc.particle_filter(MODEL, N)
+    exact = smc.run(k_forward, smc.forward_smoothing(MODEL, pf, PRODUCTS), T)[0]
+    drawn = smc.run(k_paris, smc.paris(MODEL, pf, PRODUCTS, 0.0), T)[0]
+    _, (states, infos) = smc.run(k_plain, pf, T, both)
+    sums = smc.expected_sum(exact), smc.expected_sum(drawn)
+    return (
+        sums,
+        smc.smoothed_sum(MODEL, states, PRODUCTS),
+        smc.fixed_lag(states, infos.ancestors, 2),
+    )
+
+
 SAMPLERS = {
+    "tuned, frozen": _tuned,
+    "IBIS": filtered(smc.ibis(OBSERVED, N, WALK)),
+    "persistent": filtered(smc.persistent_sampling(POSTERIOR, N, SCHEDULE, WALK), 3),
+    "adaptive persistent": _adaptive_persistent,
+    "PMMH": filtered(smc.pmmh(FAMILY, N, T, 0.5)),
+    "SMC^2": filtered(smc.smc_squared(FAMILY, N, 3, 0.5)),
+    "additive": _additive,
     "tempering": _sampled(smc.resample_move(smc.repeated(smc.random_walk(0.5), 2))),
     "waste-free": _sampled(smc.waste_free(smc.random_walk(0.5), 2)),
     "adaptive tempering": _adaptive,
