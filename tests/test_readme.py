@@ -23,6 +23,21 @@ def test_the_python_block_runs(tmp_path):
     assert "Counts(policy_tokens=" in done.stdout
 
 
+def test_the_python_block_of_smc_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "smc/README.md").read_text(), re.S)
+    found: dict = {}
+    exec(code, found)  # our own text
+    assert int(found["infos"].status[-1]) == 0 and found["infos"].ess.shape == (3,)
+
+
+def test_every_variant_of_the_table_exists():
+    from pfjax import smc
+
+    table = re.findall(r"^\| (.*?) \|", (ROOT / "smc/README.md").read_text(), re.M)
+    names = [name for row in table for name in re.findall(r"`(\w+)", row)]
+    assert len(names) > 50 and not [name for name in names if not hasattr(smc, name)]
+
+
 def test_the_file_tree_names_files_that_exist():
     (tree,) = re.findall(r"```\n(smc/.*?)```", README, re.S)
     for name in re.findall(r"\w+\.py", tree):

@@ -1,5 +1,7 @@
 """Large, broken and missing potentials: no digit is lost, what is no number kills, and both are told."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from pfjax import smc
 INF, NAN = float("inf"), float("nan")
 
 
-def scripted(log_g: np.ndarray) -> smc.FeynmanKac:
+def scripted(log_g) -> smc.FeynmanKac:
     """Particles stay 0; log G is a table [t, n]."""
     table = jnp.float32(log_g)
     return smc.FeynmanKac(
@@ -27,17 +29,30 @@ ALGORITHMS = {
     "lookahead": lambda model: smc.lookahead_filter(model, 2, 2),
     "islands": lambda model: smc.islands(smc.particle_filter(model, 2), 2, smc.systematic),
 }
-everywhere = pytest.mark.parametrize("name", ALGORITHMS)
+everywhere = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("lookahead", "islands")))
+        for name in ALGORITHMS
+    ],
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def compiled(name: str, table):
+    """Once for each algorithm and number of rows."""
+    algorithm = ALGORITHMS[name](scripted(table[:, :2] if name == "islands" else table))
+    return smc.run(jax.random.key(0), algorithm, len(table), lambda state, info: (state, info))[1]
 
 
 def run(name: str, log_g: np.ndarray):
-    table = jnp.float32(log_g)[:, :2] if name == "islands" else jnp.float32(log_g)
-    algorithm = ALGORITHMS[name](scripted(table))
-    both = lambda state, info: (state, info)  # noqa: E731
-    return smc.run(jax.random.key(0), algorithm, len(log_g), both)[1]
+    """The states and infos of these generations; more of them, of log G = 0, share the program."""
+    rows = np.zeros((max(4, len(log_g)), 4), np.float32)
+    rows[: len(log_g)] = log_g
+    return jax.tree.map(lambda leaf: leaf[: len(log_g)], compiled(name, rows))
 
 
-@everywhere
+@pytest.mark.parametrize("name", ["filter", pytest.param("islands", marks=pytest.mark.slow)])
 def test_the_evidence_of_many_large_steps(name):
     """2000 steps of -700.1, whose sum float32 alone makes -1400228."""
     steps = np.full((2000, 4), -700.1, np.float32)
@@ -161,7 +176,8 @@ def test_samplers_tell_of_broken_likelihoods():
     )
     stay = smc.resample_move(lambda key, x, log_density: (x, ()))
     algorithm = smc.tempering(posterior, 16, jnp.float32([0.5, 1.0]), stay)
-    states, infos = smc.run(jax.random.key(0), algorithm, 2, lambda state, info: (state, info))[1]
+    both = lambda state, info: (state, info)  # noqa: E731
+    states, infos = jax.jit(lambda key: smc.run(key, algorithm, 2, both)[1])(jax.random.key(0))
     assert infos.status.tolist() == [smc.NOT_FINITE] * 2
     dead = np.asarray(states.particles.position[0]) < 0.5
     assert ((states.log_weights[0] == -INF) == dead).all() and not np.isnan(
@@ -176,5 +192,5 @@ def test_gradients_pass_a_broken_particle_by():
         none = jnp.arange(3, dtype=jnp.int32), jnp.array(False)
         return smc.weighed(state, log_g, *none)[0].log_evidence
 
-    slope = jax.grad(log_evidence)(jnp.float32(0.0))
+    slope = jax.jit(jax.grad(log_evidence))(jnp.float32(0.0))
     np.testing.assert_allclose(slope, 1.5, rtol=1e-6)
