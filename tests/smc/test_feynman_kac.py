@@ -29,7 +29,7 @@ def test_lift_is_the_functions_of_one_particle(batch):
         return y, *model.weigh(y, t)
 
     y, z, log_g = jax.tree.map(np.asarray, once(keys, t))
-    assert log_g.shape == (*batch, 4) and log_g.dtype == jnp.float32
+    assert log_g.shape == (*batch, 4) and log_g.dtype == jnp.result_type(float)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), y, z))
 
     @jax.jit
