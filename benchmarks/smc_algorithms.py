@@ -335,8 +335,11 @@ def persistent(y: np.ndarray, n: int, num_steps: int) -> Thunks:
 
 
 def measure(name: str, thunks: Thunks, exact: tuple[float, float], repeats: int) -> list[dict]:
-    rows = {who: {"algorithm": name, "name": who, "seconds": [], "log Z": [], "estimate": []} for who in thunks}
-    for who, thunk in thunks.items():
+    rows = {
+        who: {"algorithm": name, "name": who, "seconds": [], "log Z": [], "estimate": []}
+        for who in thunks
+    }
+    for thunk in thunks.values():
         thunk(0)
     for seed in range(1, repeats + 1):
         for who, thunk in thunks.items():
@@ -355,7 +358,11 @@ def _line(row: dict) -> str:
     """One row of the table: medians of seconds, means and standard deviations of the rest."""
     seconds = statistics.median(row["seconds"])
     log_z, estimate = (np.array(row[k]) for k in ("log Z", "estimate"))
-    evidence = "" if np.isnan(log_z).any() else f"{np.mean(log_z) - row['exact'][0]:+.3f} ± {np.std(log_z, ddof=1):.3f}"
+    evidence = (
+        ""
+        if np.isnan(log_z).any()
+        else f"{np.mean(log_z) - row['exact'][0]:+.3f} ± {np.std(log_z, ddof=1):.3f}"
+    )
     error = f"{np.mean(estimate) - row['exact'][1]:+.4f} ± {np.std(estimate, ddof=1):.4f}"
     return f"| {row['algorithm']} | {row['name']} | {seconds:.4g} | {evidence} | {error} |"
 
@@ -378,7 +385,11 @@ def main() -> None:
         (f"SMC^2, {n} x {num_inner}, T = {len(y)}", squared(y, n, num_inner), learn),
         (f"PMMH, {num_inner} particles, 200 iterations", marginal(y, num_inner, 200), learn),
         (f"IBIS, n = {many}, T = {len(y)}", batches(y, many), mean_of_normals(y)),
-        (f"persistent sampling, n = {few}, 12 temperatures", persistent(y, few, 12), mean_of_normals(y)),
+        (
+            f"persistent sampling, n = {few}, 12 temperatures",
+            persistent(y, few, 12),
+            mean_of_normals(y),
+        ),
         (f"forward smoothing, n = {few}", smoothing(y, few, "exact"), exact),
         (f"PaRIS, n = {few}, two draws", smoothing(y, few, "paris"), exact),
     ):

@@ -44,6 +44,11 @@ def split_in_two(
     return pair[..., 0], pair[..., 1]
 
 
+def split_in(number: int, key: Key[Array, "*batch"]) -> Key[Array, "number *batch"]:
+    """The key of every problem, split once; the parts are in front."""
+    return jnp.moveaxis(vmap_axes(lambda k: jax.random.split(k, number), key.ndim)(key), -1, 0)
+
+
 def particle_keys(key: Key[Array, "*batch"], n: int) -> Key[Array, "*batch n"]:
     """One key per particle, `fold_in(key, slot)`."""
     slots = jnp.arange(n, dtype=jnp.int32)

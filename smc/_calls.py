@@ -154,3 +154,15 @@ def moved_by(
             "there is nothing to tell"
         )
     return result
+
+
+def ended_by(done: Callable[[State], Array], state: State) -> Array:
+    """`done(state)`; raises `ValueError` unless that is one flag for all problems, or one for each."""
+    ended = jnp.asarray(done(state))
+    axes = state.t.shape if isinstance(state, State) else ended.shape
+    if ended.dtype != bool or ended.shape not in ((), axes):
+        raise ValueError(
+            f"done: got {ended.dtype} of shape {ended.shape}, want one flag (bool) for all problems or one "
+            f"for each, shape {axes}; reduce particles with .all(-1) or .any(-1)"
+        )
+    return ended

@@ -3,15 +3,26 @@
 Looks at types and Python numbers alone. What users' functions return: `_calls`.
 """
 
+import inspect
 import operator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key
 
 from pfjax.smc._axes import require_typed
 from pfjax.smc.optimal import optimal
-from pfjax.smc.types import Algorithm, Criterion, FeynmanKac, Resampler, State
+from pfjax.smc.types import (
+    Algorithm,
+    Conditional,
+    Criterion,
+    FeynmanKac,
+    Info,
+    Resampler,
+    State,
+)
 
 
 def require_run(
@@ -28,9 +39,13 @@ def require_run(
             "key: got an algorithm or a model, want a key; write run(key, algorithm, n)"
         )
     require_typed(key)
-    if not isinstance(algorithm, Algorithm):
-        got = "a model (FeynmanKac)" if isinstance(algorithm, FeynmanKac) else kind(algorithm)
-        raise ValueError(f"algorithm: got {got}, want one, such as smc.particle_filter(model, n)")
+    require_algorithm(algorithm)
+    if isinstance(state, Info):
+        raise ValueError("state: got an Info, want the state that a run returned first")
+    if isinstance(state, State) and state.t.shape != key.shape:
+        raise ValueError(
+            f"state: got {state.t.shape} problems for keys of shape {key.shape}, want one key for each"
+        )
     num_steps = require_count("number of steps", num_steps)
     at_least, at_most, because, done = algorithm.horizon
     if done is not None and not is_until:
@@ -53,7 +68,7 @@ def _generations_before(state: State | None) -> int | None:
     """How many generations there were before a run goes on from a state; None if not known."""
     if not isinstance(state, State):
         return 0
-    return None if isinstance(state.t, jax.core.Tracer) else int(jnp.max(state.t)) + 1
+    return None if isinstance(state.t, jax.core.Tracer) else int(np.max(state.t)) + 1
 
 
 def require_count(name: str, value: int, at_least: int = 1) -> int:
@@ -70,42 +85,89 @@ def require_count(name: str, value: int, at_least: int = 1) -> int:
     raise ValueError(f"{name}: got {value!r}, want a whole number, at least {at_least}")
 
 
+def require_a(name: str, value: object, wanted: type, fix: str) -> None:
+    """Raises `ValueError` for a value of another type."""
+    if not isinstance(value, wanted):
+        raise ValueError(f"{name}: got {kind(value)}, want {_article(wanted.__name__)}; {fix}")
+
+
+def require_function(name: str, function: Callable, takes: str, fix: str) -> None:
+    """Raises `ValueError` for what cannot be called with these arguments, named as in "log_w, t"."""
+    fits = callable(function)
+    if fits:
+        try:
+            inspect.signature(function).bind(*takes.split(", "))
+        except TypeError:
+            fits = False
+        except ValueError:  # of functions that have no signature to be read
+            pass
+    if not fits:
+        raise ValueError(f"{name}: got {kind(function)}, want a function of ({takes}), {fix}")
+
+
 def require_model(model: FeynmanKac) -> None:
     """Raises `ValueError` for anything but a model."""
-    if not isinstance(model, FeynmanKac):
-        got = "an algorithm" if isinstance(model, Algorithm) else kind(model)
-        raise ValueError(
-            f"model: got {got}, want a FeynmanKac; make one of functions of one particle with smc.lift"
-        )
+    require_a("model", model, FeynmanKac, "make one of functions of one particle with smc.lift")
 
 
-def require_resampler(resampler: Resampler) -> None:
+def require_algorithm(algorithm: Algorithm) -> None:
+    """Raises `ValueError` for anything but an algorithm."""
+    require_a("algorithm", algorithm, Algorithm, "such as smc.particle_filter(model, n)")
+
+
+def require_resampler(resampler: Resampler, name: str = "resampler") -> None:
     """Raises `ValueError` for what cannot be called as a resampler is."""
     if resampler is optimal:
-        raise ValueError("resampler: got `optimal` itself, want optimal(n) with the number of rows")
-    if not callable(resampler):
+        raise ValueError(f"{name}: got `optimal` itself, want optimal(n) with the number of rows")
+    require_function(name, resampler, "key, log_w, t", "such as smc.systematic")
+
+
+def require_plain(resampler: Resampler, name: str = "resampler") -> None:
+    """Raises `ValueError` for a resampler that is none, or keeps slot 0 as conditional ones do."""
+    require_resampler(resampler, name)
+    if isinstance(resampler, Conditional):
         raise ValueError(
-            f"resampler: got {kind(resampler)}, want a function of (key, log_w, t), such as "
-            "smc.systematic"
+            f"{name}: got a conditional one, which keeps slot 0 for a reference, want a plain one, "
+            "such as smc.systematic; references are for conditional_particle_filter and particle_gibbs"
         )
 
 
 def require_criterion(criterion: Criterion) -> None:
     """Raises `ValueError` for a criterion that is not a function, such as a bare fraction."""
-    if not callable(criterion):
+    require_function("criterion", criterion, "log_w, t", "such as smc.ess_below(0.5)")
+
+
+def require_choice(choose: Callable[[int], Resampler]) -> None:
+    """Raises `ValueError` for what does not make a resampler of a number of rows."""
+    if not callable(choose) or isinstance(choose, Conditional):
+        fits = False
+    else:
+        try:
+            inspect.signature(choose).bind(1)
+            fits = True
+        except TypeError:
+            fits = False
+    if not fits:
         raise ValueError(
-            f"criterion: got {criterion!r}, want a function of (log_w, t), such as smc.ess_below(0.5)"
+            f"choose: got {kind(choose)}, want a function of the number of rows that returns a "
+            "resampler, such as smc.choice or smc.optimal"
         )
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'AEIOU' else 'a'} {word}"
 
 
 def kind(value: object) -> str:
     """What a message calls it."""
+    if isinstance(value, Algorithm):
+        return "an Algorithm"
     if isinstance(value, str | int | float | None):
         return repr(value)
     if isinstance(value, jax.Array):
         return f"an array of shape {value.shape}"
     named = getattr(value, "__name__", None) if callable(value) else None
-    return f"the function {named}" if named else f"a {type(value).__name__}"
+    return f"the function {named}" if named else _article(type(value).__name__)
 
 
 def require_axis(mesh: jax.sharding.Mesh, axis: str) -> None:
@@ -125,4 +187,14 @@ def require_states(states: State) -> None:
         raise ValueError(
             "states: got the state of one generation, want those of all, stacked; collect them with "
             "run(key, algorithm, num_steps, collect=lambda state, info: state)"
+        )
+
+
+def require_ancestors(ancestors: Array) -> None:
+    """Raises `ValueError` for anything but the stacked ancestors of a run."""
+    is_array = isinstance(ancestors, jax.Array | np.ndarray)
+    if not is_array or not jnp.issubdtype(ancestors.dtype, jnp.integer) or ancestors.ndim < 2:
+        raise ValueError(
+            f"ancestors: got {kind(ancestors)}, want integers [steps, *batch, n], the `ancestors` of the "
+            "infos that a run returns"
         )

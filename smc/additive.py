@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import vmap_axes
-from pfjax.smc.backward import _log_transitions as all_pairs
-from pfjax.smc.backward import smoothing_weights
+from pfjax.smc._checks import require_a, require_algorithm, require_model, require_states
+from pfjax.smc.backward import log_transitions, smoothing_weights
 from pfjax.smc.conditional_filter import require_log_transition
 from pfjax.smc.feynman_kac import per_particle
 from pfjax.smc.types import Algorithm, FeynmanKac, Info, LogTransition, State, bounded
@@ -59,6 +59,8 @@ def forward_smoothing(model: FeynmanKac, algorithm: Algorithm, function: Additiv
     >>> means.shape, float(means[0])
     ((10,), 0.0)
     """
+    require_algorithm(algorithm)
+    require_a("function", function, Additive, "write smc.Additive(first, later)")
     log_m = require_markov(model, "forward smoothing")
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
@@ -90,6 +92,9 @@ def smoothed_sum(model: FeynmanKac, states: State, function: Additive) -> Float[
     collect=lambda state, info: state)`. Goes backwards, with the weights of `smoothing_weights`;
     errors as in `forward_smoothing`. Costs O(steps n^2).
     """
+    require_model(model)
+    require_states(states)
+    require_a("function", function, Additive, "write smc.Additive(first, later)")
     log_m = require_markov(model, "smoothing")
     log_s = smoothing_weights(model, states)
 
@@ -116,7 +121,7 @@ def begun(function: Additive, state: State) -> State:
 
 def backward_kernel(log_m: LogTransition, before: State, after: State) -> Float[Array, "*b m n"]:
     """log B(j, i), from particle j of the state after to particle i of the one before."""
-    log_pairs = all_pairs(log_m, before.particles, after.particles, after.t)
+    log_pairs = log_transitions(log_m, before.particles, after.particles, after.t)
     return normalise(usable(before.log_weights[..., None, :] + log_pairs))
 
 
@@ -133,7 +138,7 @@ def require_markov(model: FeynmanKac, purpose: str) -> LogTransition:
 def _values(function: Additive, before: State, after: State) -> Float[Array, "..."]:
     """phi of all pairs."""
     later = per_particle(function.later)
-    values = all_pairs(later, before.particles, after.particles, after.t)
+    values = log_transitions(later, before.particles, after.particles, after.t)
     return values.astype(after.log_weights.dtype)
 
 

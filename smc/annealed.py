@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_function, require_resampler
 from pfjax.smc.types import Resampler, marked_like
 from pfjax.smc.weights import log_ratio, normalise, usable
 
@@ -42,11 +43,14 @@ def annealed(schedule: Schedule, resampler: Resampler) -> Resampler:
     ([0, 1], [0.56, 0.42])
     """
 
+    require_function("schedule", schedule, "log_w, t", "such as smc.ess_annealing(horizon)")
+    require_resampler(resampler)
+
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch m"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
         log_w = usable(log_w)
-        tau = schedule(log_w, t)[..., None]
+        tau = jnp.asarray(schedule(log_w, t))[..., None]
         # An infinite temperature makes the live ones equal, but must not make the dead ones NaN.
         log_a = normalise(jnp.where(jnp.isneginf(log_w), -jnp.inf, log_w / tau))
         ancestors, left, resampled = resampler(key, log_a, t)

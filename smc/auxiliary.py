@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from pfjax.smc._checks import require_function, require_plain
 from pfjax.smc._weighing import not_finite, shifted
 from pfjax.smc.particle_filter import gather, particle_filter
 from pfjax.smc.types import Algorithm, FeynmanKac, Info, Move, Resampler, State
@@ -54,15 +55,23 @@ def auxiliary_filter(
     ...     propagate=lambda key, x, t: 0.9 * x + 0.5 * jax.random.normal(key),
     ...     log_potential=lambda x, t: normal.logpdf(y[t], x, 0.3),
     ... )
-    >>> algorithm = smc.auxiliary_filter(
-    ...     model, 100, lambda x, t: normal.logpdf(y[t], 0.9 * x, (0.25 + 0.09) ** 0.5)
-    ... )
+    >>> log_eta = smc.per_particle(lambda x, t: normal.logpdf(y[t], 0.9 * x, (0.25 + 0.09) ** 0.5))
+    >>> algorithm = smc.auxiliary_filter(model, 100, log_eta)
     >>> smc.run(jax.random.key(0), algorithm, 3)[0].log_weights.shape
     (100,)
     """
 
+    require_plain(resampler)
+    require_function("log_eta", log_eta, "x, t", "which forecasts G_t of all particles x")
+
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
-        forecast = log_eta(state.particles, state.t + 1).astype(state.log_weights.dtype)
+        forecast = jnp.asarray(log_eta(state.particles, state.t + 1))
+        if forecast.shape != state.log_weights.shape:
+            raise ValueError(
+                f"log_eta: got shape {forecast.shape} for weights of shape {state.log_weights.shape}, "
+                "want one forecast per particle; map a function of one with smc.per_particle"
+            )
+        forecast = forecast.astype(state.log_weights.dtype)
         # A factor of eta cancels, so that its size need not cost digits.
         first_stage, peak, is_broken = shifted(state.log_weights, forecast)
         by_forecast = _by_forecast(first_stage, forecast - peak[..., None], resampler)

@@ -61,7 +61,7 @@ def smoothing_weights(model: FeynmanKac, states: State) -> Float[Array, "steps *
         carry: tuple[State, Float[Array, "*batch n"]], state: State
     ) -> tuple[tuple[State, Float[Array, "*batch n"]], Float[Array, "*batch n"]]:
         after, log_s = carry
-        log_pairs = _log_transitions(log_m, state.particles, after.particles, after.t)
+        log_pairs = log_transitions(log_m, state.particles, after.particles, after.t)
         reached = log_sum_exp(state.log_weights[..., None, :] + log_pairs)
         # What no particle can have led to has no past to share its weight with.
         share = usable(log_ratio(log_s[..., None] + log_pairs, reached[..., None]))
@@ -91,7 +91,7 @@ def backward_slots(
         carry: tuple[Int[Array, "*batch"], PyTree[Array]], row: tuple[Int[Array, ""], State]
     ) -> tuple[tuple[Int[Array, "*batch"], PyTree[Array]], Int[Array, "*batch m"]]:
         (t_after, x_after), (t, state) = carry, row
-        log_pairs = _log_transitions(log_m, state.particles, x_after, t_after)
+        log_pairs = log_transitions(log_m, state.particles, x_after, t_after)
         slots = draw(t, state.log_weights[..., None, :] + log_pairs)
         return (state.t, gather(state.particles, slots)), slots
 
@@ -105,7 +105,7 @@ def backward_slots(
     return jnp.concatenate([earlier, slots[None]])
 
 
-def _log_transitions(
+def log_transitions(
     log_m: LogTransition, x: PyTree[Array], x_after: PyTree[Array], t_after: Int[Array, "*batch"]
 ) -> Float[Array, "*batch m n"]:
     """log m_t+1 from each particle x to each particle x_after."""

@@ -18,7 +18,7 @@ from pfjax.smc._axes import per_problem, split_in_two
 from pfjax.smc._paths import at, draw_slot, first, put_first, repeat
 from pfjax.smc.conditional import adaptive_conditional, name_of, with_parent
 from pfjax.smc.guided import Guided
-from pfjax.smc.particle_filter import gather, particle_filter
+from pfjax.smc.particle_filter import any_filter, gather
 from pfjax.smc.transformers import Scored
 from pfjax.smc.types import (
     Algorithm,
@@ -59,7 +59,7 @@ def conditional_particle_filter(
     [0.5, 1.0, 1.5]
     """
     require_conditional(resampler)
-    algorithm = particle_filter(_pinned(model, reference), n, resampler, move=move)
+    algorithm = any_filter(_pinned(model, reference), n, resampler, move)
     return bounded(algorithm, _as_long_as(model, reference))
 
 
@@ -99,10 +99,10 @@ def ancestor_sampling_filter(
             log_future = _log_density_from(model, reference, state.particles, t, num_steps)
         parent = draw_slot(k_ancestor, state.log_weights + log_future)
         # Slot 0 chooses first: what the others may choose depends on it.
-        algorithm = particle_filter(pinned, n, with_parent(resampler, parent), move=move)
+        algorithm = any_filter(pinned, n, with_parent(resampler, parent), move)
         return algorithm.step(k_filter, state)
 
-    algorithm = Algorithm(particle_filter(pinned, n, resampler, move=move).init, step)
+    algorithm = Algorithm(any_filter(pinned, n, resampler, move).init, step)
     return bounded(algorithm, Horizon(at_most=num_steps, because="`num_steps` was that"))
 
 

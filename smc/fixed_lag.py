@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from pfjax.smc._axes import vmap_axes
-from pfjax.smc._checks import require_count
+from pfjax.smc._checks import require_ancestors, require_count, require_states
 from pfjax.smc.additive import Additive, Summed, expected_sum
 from pfjax.smc.feynman_kac import per_particle
 from pfjax.smc.particle_filter import gather
@@ -40,6 +40,8 @@ def fixed_lag(states: State, ancestors: Int[Array, "steps *batch n"], lag: int) 
     >>> jnp.sum(jnp.exp(smoothed.log_weights) * smoothed.particles, axis=-1).shape
     (10,)
     """
+    require_states(states)
+    require_ancestors(ancestors)
     lag = require_count("lag", lag, at_least=0)
     num_steps = ancestors.shape[0]
     rows = jnp.arange(num_steps, dtype=jnp.int32)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, PyTree
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_ancestors
 
 
 def ancestral_lineage(ancestors: Int[Array, "steps *batch n"]) -> Int[Array, "steps *batch n"]:
@@ -22,6 +23,7 @@ def ancestral_lineage(ancestors: Int[Array, "steps *batch n"]) -> Int[Array, "st
     >>> ancestral_lineage(jnp.array([[0, 1, 2], [2, 1, 1], [0, 0, 1]])).tolist()
     [[2, 2, 1], [0, 0, 1], [0, 1, 2]]
     """
+    require_ancestors(ancestors)
     last = jnp.broadcast_to(
         jnp.arange(ancestors.shape[-1], dtype=ancestors.dtype), ancestors.shape[1:]
     )
@@ -45,7 +47,8 @@ def alive(ancestors: Int[Array, "steps *batch n"]) -> Bool[Array, "steps *batch 
     def mark(slots: Int[Array, "n"]) -> Bool[Array, "n"]:
         return jnp.zeros_like(slots, bool).at[slots].set(True)
 
-    return vmap_axes(mark, ancestors.ndim - 1)(ancestral_lineage(ancestors))
+    lineage = ancestral_lineage(ancestors)
+    return vmap_axes(mark, lineage.ndim - 1)(lineage)
 
 
 def unique_ancestors(ancestors: Int[Array, "steps *batch n"]) -> Int[Array, "steps *batch"]:
@@ -65,6 +68,7 @@ def eve_indices(ancestors: Int[Array, "steps *batch n"]) -> Int[Array, "steps *b
     >>> eve_indices(jnp.array([[0, 1, 2], [2, 1, 1], [0, 0, 1]])).tolist()
     [[0, 1, 2], [2, 1, 1], [2, 2, 1]]
     """
+    require_ancestors(ancestors)
     first = jnp.broadcast_to(
         jnp.arange(ancestors.shape[-1], dtype=ancestors.dtype), ancestors.shape[1:]
     )

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import vmap_axes
-from pfjax.smc._checks import kind
+from pfjax.smc._checks import kind, require_a, require_model
 from pfjax.smc.feynman_kac import per_particle
 from pfjax.smc.types import FeynmanKac
 
@@ -68,6 +68,10 @@ def guided(model: FeynmanKac, proposal: Proposal) -> FeynmanKac:
     >>> round(float(jnp.exp(smc.run(jax.random.key(0), pf, 3)[0].log_evidence)), 4)
     0.25
     """
+
+    require_model(model)
+    fix = "make one with smc.lift_proposal"
+    require_a("proposal", proposal, Proposal, fix)
 
     def init(keys: Key[Array, "*batch n"]) -> Guided:
         return _drawn("init", proposal.init(keys), keys)

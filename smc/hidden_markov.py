@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
+from pfjax.smc._checks import require_a
 from pfjax.smc.guided import Draw, Proposal, lift_proposal
 from pfjax.smc.state_space import state_space
 from pfjax.smc.types import FeynmanKac
@@ -41,7 +43,7 @@ def hidden_markov(parameters: HiddenMarkov, observations: Int[Array, "steps"]) -
     >>> bool(abs(state.log_evidence - log_evidence[2]) < 0.05)
     True
     """
-    p = parameters
+    p, observations = parameters, symbols_of(parameters, observations)
 
     def draw(key: Key[Array, ""], logits: Float[Array, "k"]) -> Int[Array, ""]:
         return jax.random.categorical(key, logits).astype(jnp.int32)
@@ -65,7 +67,7 @@ def hidden_markov_proposal(
     Without psi it is the locally optimal proposal; with the value function, and the model twisted
     by it, every weight is the same. Generations after the last observation are drawn from the model.
     """
-    p = parameters
+    p, observations = parameters, symbols_of(parameters, observations)
     gain = p.log_emission[:, observations].T + (0.0 if log_psi is None else log_psi)
 
     def draw(key: Key[Array, ""], log_m: Float[Array, "k"], t: Int[Array, ""]) -> Draw:
@@ -85,7 +87,7 @@ def forward_algorithm(
     parameters: HiddenMarkov, observations: Int[Array, "steps"]
 ) -> tuple[Float[Array, "steps"], Float[Array, "steps k"]]:
     """Exact log p(y_0:t) and log p(x_t | y_0:t), for every t."""
-    p = parameters
+    p, observations = parameters, symbols_of(parameters, observations)
 
     def step(
         ahead: Float[Array, "k"], y: Int[Array, ""]
@@ -109,7 +111,7 @@ def value_function(
     >>> jnp.exp(value_function(p, jnp.array([0, 0, 1]))).tolist()
     [[0.125], [0.25], [1.0]]
     """
-    p = parameters
+    p, observations = parameters, symbols_of(parameters, observations)
 
     def step(
         log_psi: Float[Array, "k"], y: Int[Array, ""]
@@ -132,7 +134,7 @@ def posterior_path(
     key: Key[Array, ""], parameters: HiddenMarkov, observations: Int[Array, "steps"]
 ) -> Int[Array, "steps"]:
     """One exact draw of x_0:T given all observations: forward, with the value function as twist."""
-    p = parameters
+    p, observations = parameters, symbols_of(parameters, observations)
     gain = p.log_emission[:, observations].T + value_function(p, observations)
 
     def step(
@@ -149,3 +151,18 @@ def posterior_path(
 def _row(gain: Float[Array, "steps k"], t: Int[Array, ""]) -> Float[Array, "k"]:
     """Row t, or 0 after the last one."""
     return jnp.where(t < gain.shape[0], gain.at[t].get(mode="clip"), 0.0)
+
+
+def symbols_of(parameters: HiddenMarkov, observations: Int[Array, "steps"]) -> Int[Array, "steps"]:
+    """The symbols as an array; raises `ValueError` unless they are integers that the model emits."""
+    require_a("parameters", parameters, HiddenMarkov, "its three tables are of log-probabilities")
+    m = parameters.log_emission.shape[-1]
+    symbols = jnp.asarray(observations)
+    is_known = not isinstance(observations, jax.core.Tracer)
+    outside = is_known and not all(0 <= y < m for y in np.ravel(observations))
+    if symbols.ndim != 1 or not jnp.issubdtype(symbols.dtype, jnp.integer) or outside:
+        raise ValueError(
+            f"observations: got {symbols.dtype} of shape {symbols.shape}, want one integer from 0 to "
+            f"{m - 1} (the symbols of log_emission) for every generation"
+        )
+    return symbols.astype(jnp.int32)

@@ -25,7 +25,7 @@ from pfjax.smc._axes import (
     vmap_axes,
 )
 from pfjax.smc._calls import indexed, moved_by
-from pfjax.smc._checks import require_count, require_resampler
+from pfjax.smc._checks import require_a, require_count, require_function, require_plain
 from pfjax.smc._weighing import start, weighed
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import resample
@@ -58,11 +58,12 @@ def ibis(
 
     Target: gamma_t, by its weighted particles; E[exp(log_evidence)] = p(y_0:t) exactly, for every n
     and every kernel that does not look at the particles, if the times of resampling do not look at
-    them either, as with `every(k)`. Particles are moved only in problems that were resampled: at times
-    that depend on them (`ess_below`, the default) that has a bias of order 1/n. Nothing is computed if
-    no problem was (not under `vmap`); `Info.kernel` is zero where nothing moved. A density that a kernel asks for costs all num_observations likelihoods at
-    once, whatever t. Raises `ValueError` for n < 1, no observation, a raw key, or likelihoods that
-    are not one number; `run` does for more generations than observations.
+    them either, as with `every(k)`. Particles are moved only in problems that were resampled: at
+    times that depend on them (`ess_below`, the default) that has a bias of order 1/n. Nothing is
+    computed if no problem was (not under `vmap`); `Info.kernel` is zero where nothing moved. A
+    density that a kernel asks for costs all num_observations likelihoods at once, whatever t. Raises
+    `ValueError` for n < 1, no observation, a raw key, or likelihoods that are not one number; `run`
+    does for more generations than observations.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc
@@ -80,7 +81,10 @@ def ibis(
     True
     """
     n = require_count("n", n)
-    require_resampler(resampler)
+    require_plain(resampler)
+    fix = "give it sample_prior, log_prior, log_likelihood(x, t) and num_observations"
+    require_a("posteriors", posteriors, PartialPosteriors, fix)
+    require_function("kernel", kernel, "key, x, log_density", "such as smc.random_walk(0.5)")
     last = require_count("posteriors.num_observations", posteriors.num_observations)
     log_likelihood = indexed("posteriors.log_likelihood", posteriors.log_likelihood)
     posteriors = posteriors._replace(log_likelihood=log_likelihood)

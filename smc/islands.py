@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two
-from pfjax.smc._checks import require_count, require_resampler
+from pfjax.smc._calls import resampled_by
+from pfjax.smc._checks import require_a, require_algorithm, require_count, require_plain
 from pfjax.smc._weighing import not_finite, shifted, start
 from pfjax.smc.particle_filter import gather
 from pfjax.smc.types import ALL_DEAD, NOT_FINITE, Algorithm, Info, Resampler, State, bounded
@@ -49,7 +50,8 @@ def islands(
     ((800,), (10,))
     """
     num_islands = require_count("num_islands", num_islands)
-    require_resampler(exchange)
+    require_plain(exchange, "exchange")
+    require_algorithm(algorithm)
     if algorithm.horizon.done is not None:
         raise ValueError(
             "algorithm: got one that chooses its targets from its particles, want one whose islands "
@@ -60,6 +62,7 @@ def islands(
         require_typed(key)
         _, k_inner = split_in_two(key)
         inner, info = algorithm.init(particle_keys(k_inner, num_islands))
+        require_a("algorithm", inner, State, "islands are for filters and samplers")
         share = -jnp.log(jnp.full_like(inner.log_evidence, num_islands))
         evidence, error = add_exactly(inner.log_evidence, inner.evidence_error, share)
         inner = inner._replace(log_evidence=evidence, evidence_error=error)
@@ -71,7 +74,9 @@ def islands(
         require_typed(key)
         k_exchange, k_inner = split_in_two(key)
         apart = _apart(state, num_islands)
-        ancestors, left, resampled = exchange(k_exchange, apart.log_evidence, state.t + 1)
+        ancestors, left, resampled = resampled_by(
+            exchange, k_exchange, apart.log_evidence, state.t + 1
+        )
         rows = (apart.particles, apart.log_weights)
         x, log_w = _exchanged(rows, ancestors, resampled)
         inner, info = algorithm.step(

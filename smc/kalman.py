@@ -22,6 +22,7 @@ from pfjax.smc.linear_gaussian import (
     observed_at,
     row_at,
     rows_of,
+    series_of,
 )
 
 
@@ -57,6 +58,7 @@ def kalman_filter(parameters: LinearGaussian, observations: Float[Array, "steps 
         return _predict(rows, mean, cov, t + 1), Gaussians(log_density(row, ahead[0]), mean, cov)
 
     start = (parameters.initial_mean, parameters.initial_cov)
+    observations = series_of(parameters, observations)
     times = jnp.arange(observations.shape[0], dtype=jnp.int32)
     found = jax.lax.scan(step, start, (times, observations))[1]
     return found._replace(log_evidence=jnp.cumsum(found.log_evidence))

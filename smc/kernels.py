@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from pfjax.smc._axes import split_in_two
+from pfjax.smc._checks import require_count, require_function
 from pfjax.smc.weights import log_ratio, usable
 
 LogDensity = Callable[[PyTree[Array]], Float[Array, ""]]
@@ -91,8 +92,8 @@ def repeated(kernel: Kernel, num_steps: int) -> Kernel:
     >>> int(moved), float(seen)
     (5, 2.0)
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps: got {num_steps}, want at least 1")
+    require_function("kernel", kernel, "key, x, log_density", "such as smc.random_walk(0.5)")
+    num_steps = require_count("num_steps", num_steps)
 
     def all_steps(
         key: Key[Array, ""], x: PyTree[Array], log_density: LogDensity

@@ -117,6 +117,7 @@ def linear_gaussian(
     True
     """
     p, rows = parameters, rows_of(parameters)
+    observations = series_of(parameters, observations)
     times = jnp.arange(observations.shape[0], dtype=jnp.int32)
     no_cov = jnp.zeros_like(p.initial_cov)
     seen = jax.vmap(lambda y, t: observed_at(rows, y, no_cov, t))(observations, times)
@@ -148,6 +149,7 @@ def linear_gaussian_proposal(
     """
     p, rows = parameters, rows_of(parameters)
     # In the last row nothing is observed and no parameter changes: that of all later generations.
+    observations = series_of(parameters, observations)
     num_rows = max(observations.shape[0] + 1, *(leaf.shape[0] for leaf in rows))
     more = ((0, num_rows - observations.shape[0]), (0, 0))
     y = jnp.pad(observations, more, constant_values=jnp.nan)
@@ -169,3 +171,16 @@ def linear_gaussian_proposal(
         init=lambda key: propose(key, p.initial_mean, jnp.int32(0)),
         propagate=lambda key, x, t: propose(key, moved_mean(rows, x, t), t),
     )
+
+
+def series_of(
+    parameters: LinearGaussian, observations: Float[Array, "steps k"]
+) -> Float[Array, "steps k"]:
+    """The observations as an array; raises `ValueError` unless they are rows of k numbers each."""
+    k = jnp.shape(parameters.emission)[-2]
+    if jnp.ndim(observations) != 2 or jnp.shape(observations)[-1] != k or not len(observations):
+        raise ValueError(
+            f"observations: got shape {jnp.shape(observations)}, want [steps, {k}], a row of {k} numbers "
+            "(as the emission has) for every generation; write y[:, None] for a series of numbers"
+        )
+    return jnp.asarray(observations)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two
 from pfjax.smc._calls import drawn, moved, weighed_by
-from pfjax.smc._checks import require_count, require_model
+from pfjax.smc._checks import require_choice, require_count, require_model
 from pfjax.smc._weighing import multiplied, start, weighed
 from pfjax.smc.optimal import optimal
 from pfjax.smc.particle_filter import gather
@@ -53,6 +53,7 @@ def lookahead_filter(
     """
     require_model(model)
     n, drafts = require_count("n", n), require_count("drafts", drafts)
+    require_choice(choose)
     num_candidates, keep_n = n * drafts, choose(n)
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
@@ -79,6 +80,8 @@ def lookahead_filter(
         x, log_g = weighed_by(model, candidates.particles, candidates.t, shape)
         candidates, log_w, increment = multiplied(candidates, log_g)
         rows, left, chosen = keep_n(key, normalise(log_w), candidates.t)
+        if rows.shape[-1] != n:
+            raise ValueError(f"choose: got {rows.shape[-1]} rows from choose({n}), want {n}")
         # With every candidate dead the rows stay: the first draft of each parent.
         first = per_problem(key, jnp.arange(n, dtype=jnp.int32) * drafts)
         rows = jnp.where(jnp.isneginf(increment)[..., None], first, rows)

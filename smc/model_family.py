@@ -112,7 +112,7 @@ def prior_at(
     family: ModelFamily, theta: PyTree[Array], like: Float[Array, "*batch"]
 ) -> Float[Array, "*batch"]:
     """The log-prior of every theta, in the dtype of `like`."""
-    log_prior = vmap_axes(family.log_prior, like.ndim)(theta)
+    log_prior = jnp.asarray(vmap_axes(family.log_prior, like.ndim)(theta))
     if jnp.shape(log_prior) != like.shape:
         raise ValueError(
             f"family.log_prior: got shape {jnp.shape(log_prior)[like.ndim :]}, want one number for one "

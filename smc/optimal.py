@@ -8,6 +8,8 @@ by systematic sampling, as there. Target: leaves that of the weighted particles 
 (unbiased). Knows nothing of particles, nor of how m candidates were made from n.
 """
 
+import operator
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -33,8 +35,9 @@ def optimal(n: int) -> Resampler:
     >>> len(set(ancestors.tolist())), 1 in ancestors.tolist(), round(float(jnp.exp(left).sum()), 6)
     (3, True, 1.0)
     """
-    if n < 1:
-        raise ValueError(f"n: got {n} particles to keep, want at least 1")
+    if not hasattr(n, "__index__") or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n: got {n!r}, want the number of particles to keep, at least 1")
+    n = operator.index(n)
 
     def resample(
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch m"], t: Int[Array, "*batch"]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import fold_in, per_problem, require_typed, split_in_two, vmap_axes
+from pfjax.smc._checks import require_count, require_function, require_model
 from pfjax.smc._paths import at, repeat
 from pfjax.smc.conditional_filter import require_steps
 from pfjax.smc.particle_gibbs import Sweep
@@ -77,6 +78,10 @@ def parallel_tempering(
     >>> state.paths.shape, swapped.shape
     ((3, 5), (50, 2))
     """
+    require_model(model)
+    require_function("kernel", kernel, "model", "which makes a kernel on its paths")
+    num_steps = require_count("num_steps", num_steps)
+    temperatures = [float(tau) for tau in temperatures]
     if not temperatures or not all(0 < tau < math.inf for tau in temperatures):
         raise ValueError(
             f"temperatures: got {list(temperatures)}, want at least one, all positive and finite"

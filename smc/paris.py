@@ -3,9 +3,10 @@
     I_1..M ~ B_t(j, .)      T_t^j = (1/M) sum_k (T_t-1^I_k + phi_t(x_t-1^I_k, x_t^j))
     a draw: i ~ W_t-1, kept with probability m_t(x_t-1^i, x_t^j) / bound, else another; at last exact
 
-Reference: Olsson and Westerborn (2017), Efficient particle-based online smoothing in general hidden
+References: Olsson and Westerborn (2017), Efficient particle-based online smoothing in general hidden
 Markov models: the PaRIS algorithm, algorithm 2; Dau and Chopin (2023), On backward smoothing
-algorithms, section 3, for accept-reject with a limit. M >= 2 keeps the error from growing as t^2. Knows nothing of how the bound is found.
+algorithms, section 3, for accept-reject with a limit. M >= 2 keeps the error from growing as t^2.
+Knows nothing of how the bound is found.
 """
 
 import jax
@@ -13,13 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._ancestors import independent_draws
-from pfjax.smc._axes import require_typed, split_in_two, vmap_axes
+from pfjax.smc._axes import require_typed, split_in, split_in_two, vmap_axes
 from pfjax.smc._checks import require_count
 from pfjax.smc._paths import draw_slot, pick, repeat
 from pfjax.smc.additive import Additive, Summed, begun, require_markov
 from pfjax.smc.feynman_kac import per_particle
 from pfjax.smc.particle_filter import gather
-from pfjax.smc.pmmh import split_in
 from pfjax.smc.types import Algorithm, FeynmanKac, Info, LogTransition, State, bounded
 from pfjax.smc.weights import total, usable
 
@@ -34,15 +34,15 @@ def paris(
     log_bound: float | Float[Array, ""],
     *,
     num_draws: int = 2,
-    num_trials: int = 16,
+    num_trials: int = 64,
 ) -> Algorithm:
     """`forward_smoothing` by num_draws draws a particle; particles are `Summed`.
 
     Target: that of `forward_smoothing`, whose sums are the means of these given the filter. `log_bound`
     is at least log m_t(x_prev, x) for all x_prev, x and t; where it is not, the target is none. Every
     draw has num_trials trials, all at once; those that need more are drawn from the whole kernel, one
-    after another, at O(n) each. Worth it for n in the thousands. Raises `ValueError` for num_draws or
-    num_trials < 1, and as `forward_smoothing`.
+    after another, at O(n) each. Worth it where n^2 pairs are too many to hold (n > 10 000). Raises
+    `ValueError` for num_draws or num_trials < 1, and as `forward_smoothing`.
 
     >>> import jax, jax.numpy as jnp
     >>> from pfjax import smc

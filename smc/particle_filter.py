@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two, vmap_axes
 from pfjax.smc._calls import drawn, moved, resampled_by, weighed_by
-from pfjax.smc._checks import require_count, require_model, require_resampler
+from pfjax.smc._checks import require_count, require_model, require_plain, require_resampler
 from pfjax.smc._weighing import start, weighed
 from pfjax.smc.types import Algorithm, FeynmanKac, Info, Move, Resampler, State
 from pfjax.smc.wrappers import adaptive_systematic
@@ -56,6 +56,12 @@ def particle_filter(
     >>> round(float(state.log_evidence), 4), int(state.t), float(info.ess)
     (0.6931, 1, 8.0)
     """
+    require_plain(resampler)
+    return any_filter(model, n, resampler, move)
+
+
+def any_filter(model: FeynmanKac, n: int, resampler: Resampler, move: Move) -> Algorithm:
+    """`particle_filter`, with a conditional resampler too."""
     require_model(model)
     require_resampler(resampler)
     n = require_count("n", n)
@@ -68,6 +74,10 @@ def particle_filter(
         return weigh(first, stay, per_problem(key, jnp.array(False)))
 
     def step(key: Key[Array, "*batch"], state: State) -> tuple[State, Info]:
+        if state.log_weights.shape[-1] != n:
+            raise ValueError(
+                f"state: got {state.log_weights.shape[-1]} particles, want the {n} of the filter"
+            )
         state, ancestors, resampled, keys = resample(key, state, resampler, move)
         x = moved(model, keys, state.particles, state.t)
         return weigh(state._replace(particles=x), ancestors, resampled)

@@ -27,7 +27,7 @@ from pfjax.smc.conditional_filter import (
     require_steps,
     with_new_past,
 )
-from pfjax.smc.particle_filter import gather, particle_filter
+from pfjax.smc.particle_filter import any_filter, gather, particle_filter
 from pfjax.smc.runners import run
 from pfjax.smc.types import ALL_DEAD, Algorithm, FeynmanKac, Info, Move, Resampler, State
 
@@ -119,7 +119,7 @@ def backward_gibbs(
     def step(key: Key[Array, "*batch"], path: PyTree[Array]) -> tuple[PyTree[Array], Sweep]:
         require_steps(model, path, num_steps)
         pinned = with_new_past(model, path)
-        new, sweep = draw(key, particle_filter(pinned, n, resampler, move=move))
+        new, sweep = draw(key, any_filter(pinned, n, resampler, move))
         return _unless_all_dead(model, sweep, path, new), sweep
 
     def draw(key: Key[Array, "*batch"], algorithm: Algorithm) -> tuple[PyTree[Array], Sweep]:

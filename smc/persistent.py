@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, select, split_in_two, vmap_axes
-from pfjax.smc._checks import require_count
+from pfjax.smc._checks import require_choice, require_count, require_function
 from pfjax.smc.choice import systematic_choice
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import gather
@@ -149,6 +149,8 @@ def _sampler(
     choose: Callable[[int], Resampler],
 ) -> Algorithm:
     n = require_count("n", n)
+    require_function("kernel", kernel, "key, x, log_density", "such as smc.random_walk(0.5)")
+    require_choice(choose)
     resampler = choose(n)
     # Generation 0 is that of any sampler; then rows are added that are not drawn yet.
     first = sampler(posterior, n, next_temperature, resample_move(kernel, resampler))

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from pfjax.smc._axes import require_typed, select, split_in_two, vmap_axes
-from pfjax.smc._checks import require_count, require_resampler
+from pfjax.smc._axes import require_typed, select, split_in, split_in_two, vmap_axes
+from pfjax.smc._checks import require_a, require_count, require_plain
 from pfjax.smc._paths import draw_slot, lineage, pick
 from pfjax.smc.model_family import (
     ModelFamily,
@@ -93,7 +93,9 @@ def pmmh(
     ((100,), (3,))
     """
     n, num_steps = require_count("n", n), require_count("num_steps", num_steps)
-    require_resampler(resampler)
+    require_plain(resampler)
+    fix = "give it sample_prior, log_prior and model, functions of one theta"
+    require_a("family", family, ModelFamily, fix)
     propose = as_proposal(proposal)
 
     def estimate(
@@ -157,8 +159,3 @@ def accept(
     log_a = jnp.where(possible, log_a, -jnp.inf)
     uniform = vmap_axes(lambda k: jax.random.uniform(k, dtype=log_a.dtype), key.ndim)(key)
     return jnp.log(uniform) < log_a, jnp.exp(jnp.minimum(log_a, 0.0))
-
-
-def split_in(number: int, key: Key[Array, "*batch"]) -> Key[Array, "number *batch"]:
-    """The key of every problem, split once; the parts are in front."""
-    return jnp.moveaxis(vmap_axes(lambda k: jax.random.split(k, number), key.ndim)(key), -1, 0)

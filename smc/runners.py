@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from pfjax.smc._axes import fold_in, select, vmap_axes
-from pfjax.smc._calls import collected
-from pfjax.smc._checks import require_run
+from pfjax.smc._calls import collected, ended_by
+from pfjax.smc._checks import require_function, require_run
 from pfjax.smc.types import Algorithm, Info, State
 
 _Carry = tuple[Array, State, Info, Info]
@@ -107,16 +107,17 @@ def run_until(
     (3, (10,))
     """
     require_run(key, algorithm, max_steps, is_until=True)
+    require_function("done", done, "state", "which tells which problems are done")
     state, info = _start(key, algorithm)
     infos = jax.tree.map(lambda row: jnp.broadcast_to(row, (max_steps, *row.shape)), info)
 
     def unfinished(carry: _Carry) -> Bool[Array, ""]:
         t, state, _, _ = carry
-        return (t < max_steps) & ~jnp.all(done(state))
+        return (t < max_steps) & ~jnp.all(ended_by(done, state))
 
     def advance(carry: _Carry) -> _Carry:
         t, state, info, infos = carry
-        ended, new = done(state), algorithm.step(fold_in(key, t), state)
+        ended, new = ended_by(done, state), algorithm.step(fold_in(key, t), state)
         if ended.ndim:
             new = select(ended, (state, _nothing_happens(info)), new)
         state, info = new

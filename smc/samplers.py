@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, per_problem, require_typed, split_in_two, vmap_axes
 from pfjax.smc._calls import moved_by, resampled_by
-from pfjax.smc._checks import require_count, require_resampler
+from pfjax.smc._checks import require_a, require_count, require_function, require_plain
 from pfjax.smc._weighing import start, weighed
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import gather
@@ -80,6 +80,7 @@ def log_power(
     >>> log_power(jnp.array([-2.0, -jnp.inf]), jnp.array([0.0])).tolist()
     [-0.0, -inf]
     """
+    log_likelihood = jnp.asarray(log_likelihood)
     dead = jnp.isneginf(log_likelihood)
     exponent = jnp.asarray(exponent).astype(log_likelihood.dtype)
     return jnp.where(dead, -jnp.inf, exponent * jnp.where(dead, 0.0, log_likelihood))
@@ -115,7 +116,8 @@ def move(
 
 def resample_move(kernel: Kernel, resampler: Resampler = adaptive_systematic) -> Rejuvenate:
     """Resampling, then one transition of every particle (Gilks and Berzuini 2001)."""
-    require_resampler(resampler)
+    require_plain(resampler)
+    require_function("kernel", kernel, "key, x, log_density", "such as smc.random_walk(0.5)")
 
     def rejuvenate(
         key: Key[Array, "*batch"], state: State, posterior: Posterior
@@ -140,6 +142,11 @@ def sampler(
     weighed by L^lambda_0. Raises `ValueError` for n < 1, a raw key, or scores of the wrong shape.
     """
     n = require_count("n", n)
+    fix = "give it sample_prior, log_prior and log_likelihood, functions of one particle"
+    require_a("posterior", posterior, Posterior, fix)
+    require_function(
+        "rejuvenate", rejuvenate, "key, state, posterior", "such as smc.resample_move(kernel)"
+    )
 
     def init(key: Key[Array, "*batch"]) -> tuple[State, Info]:
         require_typed(key)

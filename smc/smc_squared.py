@@ -20,15 +20,16 @@ from pfjax.smc._axes import (
     per_problem,
     require_typed,
     select,
+    split_in,
     split_in_two,
     vmap_axes,
 )
 from pfjax.smc._calls import resampled_by
-from pfjax.smc._checks import require_count, require_resampler
+from pfjax.smc._checks import require_a, require_count, require_plain
 from pfjax.smc._weighing import not_finite, start, weighed
 from pfjax.smc.model_family import ModelFamily, ThetaProposal, as_proposal, model_at, proposed
 from pfjax.smc.particle_filter import gather, particle_filter
-from pfjax.smc.pmmh import MarginalMove, accept, chain_of, split_in
+from pfjax.smc.pmmh import MarginalMove, accept, chain_of
 from pfjax.smc.types import NOT_FINITE, Algorithm, Info, Resampler, State
 from pfjax.smc.wrappers import adaptive_systematic
 
@@ -79,8 +80,10 @@ def smc_squared(
     """
     n, num_inner = require_count("n", n), require_count("num_inner", num_inner)
     num_moves = require_count("num_moves", num_moves)
-    require_resampler(resampler)
-    require_resampler(inner_resampler)
+    require_plain(resampler)
+    fix = "give it sample_prior, log_prior and model, functions of one theta"
+    require_a("family", family, ModelFamily, fix)
+    require_plain(inner_resampler, "inner_resampler")
     propose = as_proposal(proposal)
 
     def inner(theta: PyTree[Array], num_axes: int) -> Algorithm:

@@ -91,6 +91,13 @@ def read_schedule(schedule: Float[Array, "steps"]) -> tuple[NextTemperature, int
     if schedule.ndim != 1 or not schedule.size:
         raise ValueError(f"schedule: got shape {schedule.shape}, want a vector of length >= 1")
 
+    if not isinstance(schedule, jax.core.Tracer) and not all(
+        value >= 0 for value in schedule.tolist()
+    ):
+        raise ValueError(
+            f"schedule: got {schedule.tolist()}, want numbers >= 0, such as [0.1, 0.5, 1.0]"
+        )
+
     def next_temperature(
         log_w: Float[Array, "*batch n"], x: Tempered, t: Int[Array, "*batch"]
     ) -> Float[Array, "*batch"]:

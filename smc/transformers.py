@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import per_problem
+from pfjax.smc._checks import require_count, require_function, require_model
 from pfjax.smc.types import FeynmanKac
 from pfjax.smc.weights import dtype_of, log_ratio
 
@@ -55,11 +56,13 @@ def twist(model: FeynmanKac, log_psi: Score, horizon: int) -> FeynmanKac:
     >>> infos.log_evidence_increment.round(4).tolist()
     [1.0, 0.0, 0.0, 1.0]
     """
-    if horizon < 1:
-        raise ValueError(f"horizon: got {horizon} generations, want at least 1")
+    require_model(model)
+    require_function("log_psi", log_psi, "x, t", "which scores all particles x")
+    horizon = require_count("horizon", horizon)
 
     def score(x: PyTree[Array], t: Int[Array, "*batch"]) -> Float[Array, "*batch n"]:
-        return jnp.where(t[..., None] >= horizon - 1, 0.0, log_psi(x, t))
+        psi = _per_particle("log_psi", log_psi(x, t), x, t)
+        return jnp.where(t[..., None] >= horizon - 1, 0.0, psi)
 
     twisted = _telescope(model, score)
     log_m = model.log_transition
@@ -101,10 +104,13 @@ def power(
     >>> bool(abs(jnp.exp(state.log_evidence) - (0.8**2 + 0.2**2) ** 2) < 0.01)
     True
     """
+    require_model(model)
+    require_function("log_prob", log_prob, "x", "which scores all particles x")
     log_q = log_prob if log_proposal is None else log_proposal
 
     def score(x: PyTree[Array], t: Int[Array, "*batch"]) -> Float[Array, "*batch n"]:
-        return log_ratio(_times(alpha, t, log_prob(x)), log_q(x))
+        p = _per_particle("log_prob", log_prob(x), x, t)
+        return log_ratio(_times(alpha, t, p), _per_particle("log_proposal", log_q(x), x, t))
 
     return _telescope(model, score)
 
@@ -124,6 +130,8 @@ def tempered_target(model: FeynmanKac, beta: float | Schedule) -> FeynmanKac:
     [0.0, 3.0]
     """
 
+    require_model(model)
+
     def weigh(
         x: PyTree[Array], t: Int[Array, "*batch"]
     ) -> tuple[PyTree[Array], Float[Array, "*batch n"]]:
@@ -131,6 +139,20 @@ def tempered_target(model: FeynmanKac, beta: float | Schedule) -> FeynmanKac:
         return x, _times(beta, t, log_g)
 
     return model._replace(weigh=weigh)
+
+
+def _per_particle(
+    name: str, score: Float[Array, "*batch n"], x: PyTree[Array], t: Int[Array, "*batch"]
+) -> Float[Array, "*batch n"]:
+    """The score as an array; raises `ValueError` unless it has one number per particle."""
+    score = jnp.asarray(score)
+    wanted = jnp.shape(jax.tree.leaves(x)[0])[: t.ndim + 1]
+    if score.shape != wanted:
+        raise ValueError(
+            f"{name}: got shape {score.shape} for particles of axes {wanted}, want one number for each; "
+            "map a function of one particle with smc.per_particle"
+        )
+    return score
 
 
 def _telescope(model: FeynmanKac, score: Score) -> FeynmanKac:
@@ -168,6 +190,6 @@ def _times(
     factor: float | Schedule, t: Int[Array, "*batch"], log_g: Float[Array, "*batch n"]
 ) -> Float[Array, "*batch n"]:
     """factor(t) log_g, where a log_g of -inf stays -inf even if the factor is 0."""
-    scale = factor(t)[..., None].astype(log_g.dtype) if callable(factor) else factor
+    scale = jnp.asarray(factor(t))[..., None].astype(log_g.dtype) if callable(factor) else factor
     dead = jnp.isneginf(log_g)
     return jnp.where(dead, -jnp.inf, scale * jnp.where(dead, 0.0, log_g))

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, split_in_two, vmap_axes
 from pfjax.smc._calls import resampled_by
-from pfjax.smc._checks import kind, require_resampler
+from pfjax.smc._checks import kind, require_plain
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import gather
 from pfjax.smc.samplers import Posterior, Rejuvenate, Tempered, move
@@ -105,7 +105,7 @@ def tuned_move(
     >>> bool(0.5 < smc.tuning(state).spread.std < 2.0)
     True
     """
-    require_resampler(resampler)
+    require_plain(resampler)
     if not 0 < target_rate < 1:
         raise ValueError(f"target_rate: got {target_rate}, want a number between 0 and 1")
     if not gain >= 0:
@@ -133,7 +133,7 @@ def frozen_move(
     Leaves E[exp(log_evidence)] exact, as the kernels are fixed before the run. `found` has a row per
     generation, from a run of one problem; the last row stays.
     """
-    require_resampler(resampler)
+    require_plain(resampler)
 
     def rejuvenate(key: Key[Array, "*batch"], state: State, posterior: Posterior) -> _Moved:
         read = vmap_axes(lambda t: jax.tree.map(lambda rows: rows[t], found), state.t.ndim)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, select, split_in_two, vmap_axes
+from pfjax.smc._checks import require_choice, require_count, require_function
 from pfjax.smc.choice import systematic_choice
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import gather
@@ -46,8 +47,9 @@ def waste_free(
     >>> infos.ancestors[1].reshape(6, 10).ptp(axis=1).tolist()
     [0, 0, 0, 0, 0, 0]
     """
-    if num_chains < 1:
-        raise ValueError(f"num_chains: got {num_chains}, want at least 1")
+    require_function("kernel", kernel, "key, x, log_density", "such as smc.random_walk(0.5)")
+    num_chains = require_count("num_chains", num_chains)
+    require_choice(choose)
     choose_chains = choose(num_chains)
 
     def rejuvenate(

@@ -184,6 +184,7 @@ def test_draws_follow_log_probs(s):
 
 def draws_at(monkeypatch, steps: np.ndarray, logp: np.ndarray) -> np.ndarray:
     """Draws with the uniforms steps / 2^23, all that float32's generator can give, carried by keys."""
+
     def uniform(key, dtype):
         return jax.random.key_data(key)[1].astype(dtype) / STEPS
 

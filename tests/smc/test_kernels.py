@@ -24,7 +24,9 @@ def log_density(x):
 def always_accepts(key, x, log_density):
     del log_density
     steps = dict(zip(x, jax.random.split(key), strict=True))
-    return {name: jnp.abs(x[name] + jax.random.normal(steps[name], x[name].shape)) for name in x}, ()
+    return {
+        name: jnp.abs(x[name] + jax.random.normal(steps[name], x[name].shape)) for name in x
+    }, ()
 
 
 SCALE = {"a": 1.5, "b": jnp.array([12.0])}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from programs import HMM, LINEAR
 
 from pfjax import smc
 
@@ -100,9 +101,15 @@ MISTAKES = {
     "run without a key": (lambda: smc.run(0, PF, 3), "key: got 0, want a typed key"),
     "run the wrong way round": (lambda: smc.run(PF, KEY, 3), r"want a key; write run\(key, algo"),
     "a raw key": (lambda: smc.run(jax.random.PRNGKey(0), PF, 3), "want a typed key"),
-    "a model for an algorithm": (lambda: run(MODEL), "algorithm: got a model .*particle_filter"),
+    "a model for an algorithm": (
+        lambda: run(MODEL),
+        "algorithm: got a FeynmanKac, want an Algorithm.*particle_filter",
+    ),
     "a function for an algorithm": (lambda: run(one), "algorithm: got the function one"),
-    "an algorithm for a model": (lambda: smc.particle_filter(PF, 8), "model: got an algorithm"),
+    "an algorithm for a model": (
+        lambda: smc.particle_filter(PF, 8),
+        "model: got an Algorithm, want a Feyn",
+    ),
     "no model": (lambda: smc.lookahead_filter("model", 8, 2), "model: got 'model', want a Feyn"),
     "no steps": (lambda: run(PF, 0), "number of steps: got 0, want at least 1"),
     "half a step": (lambda: run(PF, 2.5), "number of steps: got 2.5, want a whole number"),
@@ -176,7 +183,7 @@ MISTAKES = {
     ),
     "backward sampling with infos": (
         lambda: smc.backward_sampling(KEY, MODEL, run(PF)[1], 2),
-        "states: got a Info, want the stacked states",
+        "states: got an Info, want the stacked states",
     ),
     "backward sampling with one state": (
         lambda: smc.backward_sampling(KEY, MODEL, run(PF)[0], 2),
@@ -184,7 +191,7 @@ MISTAKES = {
     ),
     "smoothing with infos": (
         lambda: smc.smoothing_weights(MODEL, run(PF)[1]),
-        "states: got a Info",
+        "states: got an Info",
     ),
     "a scale of another tree": (
         lambda: scaled({"a": 0.1}, {"b": jnp.zeros(2)}),
@@ -234,6 +241,89 @@ MISTAKES = {
             KEY,
         ),
         "path: got 3 generations, want 4",
+    ),
+    "a conditional resampler in a plain filter": (
+        lambda: smc.particle_filter(MODEL, 8, smc.when(smc.ess_below(0.5), GIBBS)),
+        "resampler: got a conditional one.*want a plain one",
+    ),
+    "a conditional resampler between islands": (
+        lambda: smc.islands(PF, 2, GIBBS),
+        "exchange: got a conditional one",
+    ),
+    "a criterion for a resampler": (
+        lambda: smc.particle_filter(MODEL, 8, smc.ess_below(0.5)),
+        "resampler: got the function criterion, want a function of .key, log_w, t.",
+    ),
+    "a resampler for a criterion": (
+        lambda: smc.when(smc.systematic, smc.ess_below(0.5)),
+        "criterion: got the function systematic",
+    ),
+    "a policy without its horizon": (
+        lambda: resampling(smc.entropic),
+        "resampler: got the function",
+    ),
+    "an annealing that is a number": (lambda: smc.annealed(2.0, smc.ssp), "schedule: got 2.0"),
+    "a forecast of one particle": (
+        lambda: run(smc.auxiliary_filter(MODEL, 8, lambda x, t: 0.0)),
+        r"log_eta: got shape \(\) for weights of shape \(8,\)",
+    ),
+    "a twist of all at once": (
+        lambda: run(smc.particle_filter(smc.twist(MODEL, lambda x, t: x.sum(), 3), 8)),
+        r"log_psi: got shape \(\) for particles of axes \(8,\)",
+    ),
+    "islands of paths": (
+        lambda: run(smc.islands(smc.particle_gibbs(MODEL, 8, 3), 2)),
+        "algorithm: got an array .* want a State",
+    ),
+    "choosing without a number": (
+        lambda: smc.lookahead_filter(MODEL, 4, 2, choose=smc.systematic),
+        "choose: got the function systematic, want a function of the number of rows",
+    ),
+    "choosing as many as there are": (
+        lambda: run(smc.lookahead_filter(MODEL, 4, 2, choose=lambda n: smc.systematic)),
+        "choose: got 8 rows from choose.4., want 4",
+    ),
+    "going on from infos": (lambda: run(PF, state=run(PF)[1]), "state: got an Info"),
+    "going on with other particles": (
+        lambda: run(smc.particle_filter(MODEL, 20), state=STATE),
+        "state: got 8 particles, want the 20 of the filter",
+    ),
+    "going on with other problems": (
+        lambda: smc.run(jax.random.split(KEY, 3), PF, 3, state=STATE),
+        r"state: got \(\) problems for keys of shape \(3,\)",
+    ),
+    "ending by particles": (
+        lambda: smc.run_until(KEY, PF, lambda state: state.particles > 3, 3),
+        "done: got bool of shape .8,., want one flag",
+    ),
+    "ending by a number": (lambda: smc.run_until(KEY, PF, 5, 3), "done: got 5, want a function"),
+    "a model for a posterior": (
+        lambda: smc.tempering(MODEL, 8, jnp.float32([1.0]), smc.resample_move(walk)),
+        "posterior: got a FeynmanKac, want a Posterior",
+    ),
+    "a posterior for partial ones": (
+        lambda: smc.ibis(POSTERIOR, 8, walk),
+        "posteriors: got a Posterior, want a PartialPosteriors",
+    ),
+    "a model for a family": (
+        lambda: smc.pmmh(MODEL, 8, 3, 0.5),
+        "family: got a FeynmanKac, want a ModelFamily",
+    ),
+    "a series without its axis": (
+        lambda: smc.kalman_filter(LINEAR, jnp.float32(Y)),
+        r"observations: got shape \(3,\), want \[steps, 1\].*y\[:, None\]",
+    ),
+    "a symbol that is not emitted": (
+        lambda: smc.forward_algorithm(HMM, jnp.int32([0, 1, 5])),
+        "observations: got int32 of shape .3,., want one integer from 0 to 1",
+    ),
+    "a schedule that is no number": (
+        lambda: sampling(smc.resample_move(walk), (0.5, float("nan"))),
+        "schedule: got .0.5, nan., want numbers >= 0",
+    ),
+    "genealogy of infos": (
+        lambda: smc.eve_indices(run(PF)[1]),
+        "ancestors: got an Info, want integers",
     ),
     "a scheme that cannot choose": (lambda: smc.choice(4, smc.adaptive_systematic), "scheme: got"),
     "choosing by a name": (lambda: smc.choice(4, "ssp"), "scheme: got 'ssp', want one of system"),
