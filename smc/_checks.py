@@ -68,7 +68,7 @@ def _generations_before(state: State | None) -> int | None:
     """How many generations there were before a run goes on from a state; None if not known."""
     if not isinstance(state, State):
         return 0
-    return None if isinstance(state.t, jax.core.Tracer) else int(np.max(state.t)) + 1
+    return None if isinstance(state.t, jax.core.Tracer) else int(np.asarray(state.t).max()) + 1
 
 
 def require_count(name: str, value: int, at_least: int = 1) -> int:
