@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_axes
 from pfjax.smc._fixed_point import cumulative_copies, exact_prefix_sum, stored
 from pfjax.smc.weights import usable
 
@@ -61,6 +62,7 @@ def plainly(
     ) -> tuple[Int[Array, "n"], Float[Array, "n"], Bool[Array, ""]]:
         return equally_weighted(rows_of(key, log_w, log_w.shape[0]), log_w)
 
+    require_axes(key, log_w)
     return vmap_axes(one, key.ndim)(key, usable(log_w))
 
 

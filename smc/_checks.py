@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from pfjax.smc._axes import require_typed
-from pfjax.smc.optimal import optimal
 from pfjax.smc.types import (
     Algorithm,
     Conditional,
@@ -47,7 +46,7 @@ def require_run(
             f"state: got {state.t.shape} problems for keys of shape {key.shape}, want one key for each"
         )
     num_steps = require_count("number of steps", num_steps)
-    at_least, at_most, because, done = algorithm.horizon
+    at_least, at_most, because, done, _ = algorithm.horizon
     if done is not None and not is_until:
         raise ValueError(
             f"algorithm: got one whose number of steps is not known beforehand ({because}), want "
@@ -117,7 +116,7 @@ def require_algorithm(algorithm: Algorithm) -> None:
 
 def require_resampler(resampler: Resampler, name: str = "resampler") -> None:
     """Raises `ValueError` for what cannot be called as a resampler is."""
-    if resampler is optimal:
+    if getattr(resampler, "__name__", "") == "optimal":
         raise ValueError(f"{name}: got `optimal` itself, want optimal(n) with the number of rows")
     require_function(name, resampler, "key, log_w, t", "such as smc.systematic")
 
@@ -197,4 +196,14 @@ def require_ancestors(ancestors: Array) -> None:
         raise ValueError(
             f"ancestors: got {kind(ancestors)}, want integers [steps, *batch, n], the `ancestors` of the "
             "infos that a run returns"
+        )
+
+
+def require_axes(key: Key[Array, "*batch"], log_w: Array) -> None:
+    """Raises `ValueError` unless there is a key for every row of log-weights."""
+    require_typed(key)
+    if jnp.shape(log_w)[:-1] != key.shape or not jnp.ndim(log_w):
+        raise ValueError(
+            f"log_w: got shape {jnp.shape(log_w)} for keys of shape {key.shape}, want the axes of the key "
+            "and one of particles; split the key for several problems"
         )

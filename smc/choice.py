@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
-from pfjax.smc._checks import require_count
+from pfjax.smc._checks import require_axes, require_count
 from pfjax.smc.killing import killing, killing_rows
 from pfjax.smc.resampling import (
     multinomial,
@@ -55,6 +55,7 @@ def choice(n: int, scheme: Resampler = systematic) -> Resampler:
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch m"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
         del t
+        require_axes(key, log_w)
         return vmap_axes(lambda k, w: _choose(rows_of, k, w, n), key.ndim)(key, usable(log_w))
 
     return choose

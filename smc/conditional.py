@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 from pfjax.smc._ancestors import ancestors_from_ends, equally_weighted, independent_draws
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_axes
 from pfjax.smc._fixed_point import exact_prefix_sum, expected_copies, running_copies
 from pfjax.smc.killing import killing
 from pfjax.smc.resampling import multinomial, stratified, systematic
@@ -224,6 +225,7 @@ def _resample(
         ancestors, left, _ = equally_weighted(jnp.where(slots == 0, 0, drawn), log_w)
         return ancestors, jnp.where(jnp.isneginf(log_w[ancestors]), -jnp.inf, left), alive
 
+    require_axes(key, log_w)
     return vmap_axes(one, key.ndim)(key, usable(log_w))
 
 

@@ -56,6 +56,13 @@ def relative_variance(
     >>> round(float(relative_variance(log_w, jnp.array([0, 0, 2, 3]), jnp.int32(0))), 4)
     0.12
     """
+    num_resamplings = jnp.asarray(num_resamplings)
+    if num_resamplings.shape != log_weights.shape[:-1] or eves.shape != log_weights.shape:
+        raise ValueError(
+            f"num_resamplings, eves: got shapes {num_resamplings.shape} and {eves.shape} for weights of "
+            f"shape {log_weights.shape}, want one generation: a row of eve_indices, and "
+            "infos.resampled.sum(0)"
+        )
     n = log_weights.shape[-1]
     if n < 2:
         raise ValueError(f"log_weights: got {n} particle, want at least 2 to see any variance")

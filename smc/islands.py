@@ -52,6 +52,11 @@ def islands(
     num_islands = require_count("num_islands", num_islands)
     require_plain(exchange, "exchange")
     require_algorithm(algorithm)
+    if algorithm.horizon.reads_evidence:
+        raise ValueError(
+            "algorithm: got one that weighs its particles by its own evidence, want one that does not, "
+            "such as smc.tempering; islands of persistent_sampling would be weighed wrongly"
+        )
     if algorithm.horizon.done is not None:
         raise ValueError(
             "algorithm: got one that chooses its targets from its particles, want one whose islands "

@@ -57,9 +57,10 @@ def random_walk(scale: float | PyTree[Array]) -> Kernel:
     >>> import jax, jax.numpy as jnp
     >>> kernel = random_walk({"a": 0.5, "b": jnp.array([1.0, 10.0])})
     >>> x = {"a": jnp.float32(0.0), "b": jnp.zeros(2)}
-    >>> moved = kernel(jax.random.key(0), x, lambda x: -(x["a"] ** 2) - jnp.sum(jnp.abs(x["b"])))
-    >>> moved["b"].shape
-    (2,)
+    >>> log_density = lambda x: -(x["a"] ** 2) - jnp.sum(jnp.abs(x["b"]))
+    >>> moved, info = kernel(jax.random.key(0), x, log_density)
+    >>> moved["b"].shape, bool(0 <= info.acceptance_rate <= 1)
+    ((2,), True)
     """
 
     def kernel(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._ancestors import ancestors_from_ends
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_axes
 from pfjax.smc._fixed_point import Copies, exact_prefix_sum, expected_copies, running_copies
 from pfjax.smc.types import Resampler
 from pfjax.smc.weights import log_sum_exp, usable
@@ -43,6 +44,7 @@ def optimal(n: int) -> Resampler:
         key: Key[Array, "*batch"], log_w: Float[Array, "*batch m"], t: Int[Array, "*batch"]
     ) -> tuple[Int[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch"]]:
         del t
+        require_axes(key, log_w)
         if log_w.shape[-1] < n:
             raise ValueError(f"log_w: got {log_w.shape[-1]} particles, want at least the {n} kept")
         return vmap_axes(lambda k, w: _optimal(k, w, n), key.ndim)(key, usable(log_w))

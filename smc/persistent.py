@@ -9,7 +9,6 @@ Monte Carlo, equations 14 to 16 and algorithm 1; generation t here weighs for it
 Knows nothing of kernels. The number of generations is bounded, so that shapes are static.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,10 +16,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, select, split_in_two, vmap_axes
-from pfjax.smc._checks import require_choice, require_count, require_function
-from pfjax.smc.choice import systematic_choice
+from pfjax.smc._checks import require_count, require_function
+from pfjax.smc.choice import choice
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import gather
+from pfjax.smc.resampling import systematic
 from pfjax.smc.samplers import (
     NextTemperature,
     Posterior,
@@ -58,7 +58,7 @@ def persistent_sampling(
     schedule: Float[Array, "steps"],
     kernel: Kernel,
     *,
-    choose: Callable[[int], Resampler] = systematic_choice,
+    scheme: Resampler = systematic,
 ) -> Algorithm:
     """n particles more at every inverse temperature schedule[t]; n * steps rows, dead until drawn.
 
@@ -86,8 +86,8 @@ def persistent_sampling(
     """
     next_temperature, length = read_schedule(schedule)
     because = f"the schedule has {length} temperatures"
-    algorithm = _sampler(posterior, n, length, next_temperature, kernel, choose)
-    return bounded(algorithm, Horizon(at_least=length, at_most=length, because=because))
+    algorithm = _sampler(posterior, n, length, next_temperature, kernel, scheme)
+    return bounded(algorithm, Horizon(length, length, because, reads_evidence=True))
 
 
 def adaptive_persistent_sampling(
@@ -97,7 +97,7 @@ def adaptive_persistent_sampling(
     *,
     max_steps: int,
     target: float = 3.0,
-    choose: Callable[[int], Resampler] = systematic_choice,
+    scheme: Resampler = systematic,
 ) -> Algorithm:
     """As far in every generation as the ESS of all rows stays above `target` * n.
 
@@ -135,9 +135,9 @@ def adaptive_persistent_sampling(
 
         return vmap_axes(solve, t.ndim)(log_w, x.log_likelihood, x.inverse_temperature[..., 0])
 
-    algorithm = _sampler(posterior, n, max_steps, next_temperature, kernel, choose)
+    algorithm = _sampler(posterior, n, max_steps, next_temperature, kernel, scheme)
     because = f"its temperatures come from its particles, and it has rows for {max_steps} of them"
-    return bounded(algorithm, Horizon(at_most=max_steps, because=because, done=at_posterior))
+    return bounded(algorithm, Horizon(1, max_steps, because, at_posterior, reads_evidence=True))
 
 
 def _sampler(
@@ -146,12 +146,12 @@ def _sampler(
     length: int,
     next_temperature: NextTemperature,
     kernel: Kernel,
-    choose: Callable[[int], Resampler],
+    scheme: Resampler,
 ) -> Algorithm:
     n = require_count("n", n)
     require_function("kernel", kernel, "key, x, log_density", "such as smc.random_walk(0.5)")
-    require_choice(choose)
-    resampler = choose(n)
+    # A plain scheme: what it leaves is equal, and needs no weight of its own in the mixture.
+    resampler = choice(n, scheme)
     # Generation 0 is that of any sampler; then rows are added that are not drawn yet.
     first = sampler(posterior, n, next_temperature, resample_move(kernel, resampler))
     later = sampler(posterior, n, next_temperature, _add(kernel, n, resampler))

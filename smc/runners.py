@@ -39,7 +39,8 @@ def run(
     With `state`, num_steps further generations after it, of each problem after its own; with the
     key that it was made with, they are those that a longer run would have made. States without t
     (paths of a Markov kernel) count as generation 0: give their next part another key. Raises
-    `ValueError` for num_steps < 1, or outside the algorithm's horizon.
+    `ValueError` for num_steps < 1, or outside the algorithm's horizon: a schedule can be run in parts
+    only as `bounded(algorithm, Horizon())`.
 
     Returns the last state and `collect(state, info)` of every generation, stacked in front. The
     state is the weighted one, before it is resampled. By default the second item is the `Info`;

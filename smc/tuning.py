@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from pfjax.smc._axes import particle_keys, split_in_two, vmap_axes
 from pfjax.smc._calls import resampled_by
-from pfjax.smc._checks import kind, require_plain
+from pfjax.smc._checks import kind, require_a, require_plain
 from pfjax.smc.kernels import Kernel
 from pfjax.smc.particle_filter import gather
 from pfjax.smc.samplers import Posterior, Rejuvenate, Tempered, move
@@ -134,6 +134,13 @@ def frozen_move(
     generation, from a run of one problem; the last row stays.
     """
     require_plain(resampler)
+    require_a("found", found, Tuned, "collect it with smc.tuning")
+    found = jax.tree.map(jnp.asarray, found)
+    if found.step_size.ndim != 1:
+        raise ValueError(
+            f"found: got step sizes of shape {found.step_size.shape}, want [steps], from a run of one "
+            "problem; take one of several with jax.tree.map(lambda a: a[:, i], found)"
+        )
 
     def rejuvenate(key: Key[Array, "*batch"], state: State, posterior: Posterior) -> _Moved:
         read = vmap_axes(lambda t: jax.tree.map(lambda rows: rows[t], found), state.t.ndim)

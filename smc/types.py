@@ -194,13 +194,15 @@ class Horizon(NamedTuple):
     """How many generations a run may have, which the runners ask before they begin.
 
     `because` says in a clause where the limits come from. With `done`, the number is not known
-    beforehand: the run must be `run_until(key, algorithm, done, max_steps)`.
+    beforehand: the run must be `run_until(key, algorithm, done, max_steps)`. An algorithm that
+    `reads_evidence` of its own state cannot be an island, whose evidence is its weight.
     """
 
     at_least: int = 1
     at_most: int | None = None
     because: str = ""
     done: Callable[[State], Bool[Array, "*batch"]] | None = None
+    reads_evidence: bool = False
 
 
 class Algorithm(NamedTuple):

@@ -62,7 +62,7 @@ def normalise(log_w: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     """Log-weights whose log-sum-exp is 0; all -inf stays all -inf.
 
     >>> import jax.numpy as jnp
-    >>> jnp.exp(normalise(jnp.log(jnp.array([1.0, 3.0, 0.0])))).tolist()
+    >>> jnp.exp(normalise(jnp.log(jnp.array([1.0, 3.0, 0.0])))).round(6).tolist()
     [0.25, 0.75, 0.0]
     """
     # Less the peak first: far from 0 a sum of rounded exponents is not 1.

@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_slow = item.get_closest_marker("slow") is not None
         if module in EXHAUSTIVE.split() or (is_slow and module in SLOW.split()):
             item.add_marker("exhaustive")
-        if module in f"{SLOW} {EXHAUSTIVE}".split():
+        is_exhaustive = item.get_closest_marker("exhaustive") is not None
+        if is_exhaustive or module in f"{SLOW} {EXHAUSTIVE}".split():
             item.add_marker("slow")
 
 

@@ -325,6 +325,30 @@ MISTAKES = {
         lambda: smc.eve_indices(run(PF)[1]),
         "ancestors: got an Info, want integers",
     ),
+    "islands of what reads its own evidence": (
+        lambda: smc.islands(
+            smc.persistent_sampling(POSTERIOR, 8, jnp.float32([0.5, 1.0]), walk), 2
+        ),
+        "algorithm: got one that weighs its particles by its own evidence",
+    ),
+    "persistent sampling with unequal weights left": (
+        lambda: smc.persistent_sampling(POSTERIOR, 8, jnp.float32([1.0]), walk, scheme=smc.optimal),
+        "scheme: got .*optimal.* want one of systematic",
+    ),
+    "one key for two problems": (
+        lambda: smc.systematic(KEY, jnp.zeros((2, 4)), jnp.int32(1)),
+        r"log_w: got shape \(2, 4\) for keys of shape \(\)",
+    ),
+    "keys without problems": (
+        lambda: smc.optimal(2)(jax.random.split(KEY), jnp.zeros(4), jnp.int32(1)),
+        r"log_w: got shape \(4,\) for keys of shape \(2,\)",
+    ),
+    "the variance of all generations": (
+        lambda: smc.relative_variance(
+            jnp.zeros(4), jnp.zeros(4, jnp.int32), jnp.zeros(3, jnp.int32)
+        ),
+        "num_resamplings, eves: got shapes",
+    ),
     "a scheme that cannot choose": (lambda: smc.choice(4, smc.adaptive_systematic), "scheme: got"),
     "choosing by a name": (lambda: smc.choice(4, "ssp"), "scheme: got 'ssp', want one of system"),
 }
