@@ -5,7 +5,8 @@
 
 One problem for all: x_t = a x_t-1 + 0.7 N(0, 1), y_t = x_t + N(0, 1), x_0 ~ N(0, 1), with a ~ U(0, 1)
 unknown where parameters are learnt; IBIS and persistent sampling learn the mean of normal observations. log Z
-is exact by the Kalman filter and quadrature over a. Medians of 5 after one call that is not timed, the
+is exact by the Kalman filter and quadrature over a (particles' SMC^2 leaves p(y_0) out of its log Z, and its
+PMMH does not run with numpy 2: it is then left out). Medians of 5 after one call that is not timed, the
 contenders taking turns; every call is another seed. Moves are the same random walk, one a particle.
 """
 
@@ -151,7 +152,7 @@ def walk():
 
     class Walk(ssp.ArrayRandomWalk):
         def calibrate(self, W, x):
-            self.L = np.full((1, 1), SCALE)
+            x.shared["chol_cov"] = np.full((1, 1), SCALE)
 
     return Walk()
 
@@ -339,8 +340,14 @@ def measure(name: str, thunks: Thunks, exact: tuple[float, float], repeats: int)
         who: {"algorithm": name, "name": who, "seconds": [], "log Z": [], "estimate": []}
         for who in thunks
     }
-    for thunk in thunks.values():
-        thunk(0)
+    for who, thunk in list(thunks.items()):
+        try:
+            thunk(0)
+        except Exception as error:  # a peer that does not run with the numpy that is installed
+            if who == "pfjax":
+                raise
+            del thunks[who], rows[who]
+            print(f"{who} does not run {name}: {type(error).__name__}: {error}", flush=True)
     for seed in range(1, repeats + 1):
         for who, thunk in thunks.items():
             began = time.perf_counter()
