@@ -127,7 +127,15 @@ def require_steps(model: FeynmanKac, path: PyTree[Array], num_steps: int) -> Non
 
 def _num_steps(model: FeynmanKac, path: PyTree[Array]) -> int | None:
     """The number of generations of a path, None where the particle holds them."""
-    return None if model.rewind is not None else jax.tree.leaves(path)[0].shape[0]
+    if model.rewind is not None:
+        return None
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(path)]
+    if not shapes or () in shapes or any(shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(
+            f"reference: got leaves of shapes {shapes}, want arrays [steps, *batch, ...], the particle of "
+            "every generation; stack a list with jnp.stack"
+        )
+    return shapes[0][0]
 
 
 def _as_long_as(model: FeynmanKac, reference: PyTree[Array]) -> Horizon:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from pfjax.smc._axes import vmap_axes
+from pfjax.smc._checks import require_function
 from pfjax.smc.kernels import random_walk
 from pfjax.smc.types import FeynmanKac
 
@@ -78,7 +79,9 @@ def _model_of_one(family: ModelFamily, theta: PyTree[Array], num_axes: int) -> F
 
 def as_proposal(proposal: float | PyTree[Array] | ThetaProposal) -> ThetaProposal:
     """The proposal itself, or the normal step of that scale, a number or a tree of them like theta."""
-    if isinstance(proposal, ThetaProposal):
+    if callable(proposal):
+        fix = "which returns theta' and its log-ratio, or the scale of a normal step"
+        require_function("proposal", proposal, "key, theta", fix)
         return proposal
     walk = random_walk(proposal)
 

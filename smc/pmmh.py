@@ -121,7 +121,8 @@ def pmmh(
     def init(key: Key[Array, "*batch"]) -> tuple[MarginalChain, MarginalMove]:
         require_typed(key)
         k_theta, k_filter = split_in_two(key)
-        chain, status, _ = estimate(k_filter, vmap_axes(family.sample_prior, key.ndim)(k_theta))
+        theta = jax.tree.map(jnp.asarray, vmap_axes(family.sample_prior, key.ndim)(k_theta))
+        chain, status, _ = estimate(k_filter, theta)
         z = chain.log_evidence
         return chain, MarginalMove(jnp.zeros_like(z), jnp.zeros_like(z, bool), z, status)
 

@@ -228,6 +228,8 @@ def bounded(algorithm: Algorithm, horizon: Horizon) -> Algorithm:
     >>> once.horizon.at_most
     1
     """
+    if not isinstance(horizon, Horizon):
+        raise ValueError(f"horizon: got {horizon!r}, want a Horizon, such as Horizon(at_most=10)")
     result = _Bounded(*algorithm)
     result.horizon = horizon
     return result

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import HMM, LINEAR
+from programs import FAMILY, HMM, LINEAR
 
 from pfjax import smc
 
@@ -349,6 +349,19 @@ MISTAKES = {
         ),
         "num_resamplings, eves: got shapes",
     ),
+    "a kernel for a proposal": (
+        lambda: smc.pmmh(FAMILY, 8, 3, smc.random_walk(0.5)),
+        "proposal: got the function kernel, want a function of .key, theta.",
+    ),
+    "no reference": (
+        lambda: smc.conditional_particle_filter(MODEL, 8, None),
+        "reference: got leaves of shapes",
+    ),
+    "a reference of one generation": (
+        lambda: smc.conditional_particle_filter(MODEL, 8, [0.0, 0.0, 0.0]),
+        "reference: got leaves of shapes",
+    ),
+    "a horizon that is a number": (lambda: smc.bounded(PF, 3), "horizon: got 3, want a Horizon"),
     "a scheme that cannot choose": (lambda: smc.choice(4, smc.adaptive_systematic), "scheme: got"),
     "choosing by a name": (lambda: smc.choice(4, "ssp"), "scheme: got 'ssp', want one of system"),
 }
