@@ -203,3 +203,6 @@ MODELS = {
     "exact answers": _exact,
 }
 PROGRAMS = FILTERS | KERNELS | SAMPLERS | MODELS
+# Programs that differ from others in their resampler alone.
+SAME_CODE = {"filter, every step", "residual", "ssp", "killing", "stratified", "lookahead, killing"}
+SAME_CODE |= {f"conditional {s}" for s in ("multinomial", "stratified", "residual", "killing")}

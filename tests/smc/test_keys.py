@@ -6,7 +6,7 @@ key was folded with is compared as an object where it is traced.
 
 import jax
 import pytest
-from programs import MODEL, PROGRAMS
+from programs import MODEL, MODELS, PROGRAMS, SAME_CODE
 
 from pfjax import smc
 
@@ -51,7 +51,13 @@ def _same(a, b) -> bool:
     return int(a) == int(b)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in SAME_CODE or name in MODELS))
+        for name in PROGRAMS
+    ],
+)
 def test_no_key_is_used_twice(uses, name):
     jax.eval_shape(PROGRAMS[name], jax.random.key(0))
     assert len(uses) > 1 and not reused(uses)

@@ -87,6 +87,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(
         )
 
 
+@pytest.mark.slow
 def test_iterate_goes_on_too(algorithm, reference, keys):
     states, _ = zip(*smc.iterate(keys, algorithm, 4), strict=True)
     state, infos = zip(*smc.iterate(keys, algorithm, 5, state=states[-1]), strict=True)
@@ -113,6 +114,7 @@ def test_problems_do_not_see_their_batch(compiled_run, reference, keys):
         assert_same_bits(infos, jax.tree.map(lambda x, i=i: x[:, i], reference[1]))
 
 
+@pytest.mark.slow
 def test_vmap_gives_the_bits_of_leading_axes(compiled_run, reference, keys):
     state, infos = jax.jit(jax.vmap(jax.vmap(compiled_run), out_axes=1))(keys.reshape(2, 8))
     flat = jax.tree.map(lambda x: np.swapaxes(x, 0, 1).reshape(16, *x.shape[2:]), host(state))
@@ -120,7 +122,9 @@ def test_vmap_gives_the_bits_of_leading_axes(compiled_run, reference, keys):
     assert infos.ess.shape == (8, 2, NUM_STEPS)
 
 
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    "axis_type", [pytest.param(AxisType.Auto, marks=pytest.mark.slow), AxisType.Explicit]
+)
 def test_eight_devices_give_the_bits_of_one(compiled_run, reference, keys, axis_type):
     assert len(jax.devices()) == 8
     mesh = jax.make_mesh((8,), ("problem",), axis_types=(axis_type,))
@@ -147,6 +151,7 @@ def test_run_until_stops_each_problem_on_its_own(compiled_until, reference, keys
     np.testing.assert_allclose(infos.log_evidence_increment.sum(0), state.log_evidence, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_run_until_for_one_problem(compiled_until, keys):
     together, infos = host(compiled_until(keys, jnp.arange(16, dtype=jnp.int32) % NUM_STEPS))
     for i in (0, 3):

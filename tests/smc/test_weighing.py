@@ -32,7 +32,7 @@ ALGORITHMS = {
 everywhere = pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("lookahead", "islands")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("filter", "auxiliary")))
         for name in ALGORITHMS
     ],
 )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import MODEL, PROGRAMS, N, T, filtered
+from programs import MODEL, PROGRAMS, SAME_CODE, N, T, filtered
 
 from pfjax import smc
 
@@ -23,9 +23,6 @@ SCHEMES = {
     "ssp": smc.ssp,
     "killing": smc.killing,
 }
-# Programs that differ from others in their resampler alone, and every resampler is compared above.
-SAME_CODE = {"filter, every step", "residual", "ssp", "killing", "stratified", "lookahead, killing"}
-SAME_CODE |= {f"conditional {s}" for s in ("multinomial", "stratified", "residual", "killing")}
 CONDITIONAL = [smc.multinomial, smc.systematic, smc.stratified, smc.residual, smc.killing]
 RESAMPLERS = (
     SCHEMES
