@@ -241,5 +241,5 @@ def test_refusals(model):
         algorithm.init(jax.random.key(0))
     with pytest.raises(ValueError, match="n: got 4 particles for 8 devices"):
         smc.all_gather_rows(mesh)(jnp.zeros(4), jnp.arange(4))
-    with pytest.raises(ValueError, match="capacity: got 0 rows, want at least 1"):
+    with pytest.raises(ValueError, match="capacity: got 0, want at least 1"):
         smc.all_to_all_rows(mesh, capacity=0)

@@ -90,7 +90,7 @@ def test_many_small_particles_keep_their_digits():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="n: got 0 particles to keep"):
+    with pytest.raises(ValueError, match="n: got 0, want the number of particles to keep"):
         smc.optimal(0)
     with pytest.raises(ValueError, match="got 3 particles, want at least the 4 kept"):
         smc.optimal(4)(jax.random.key(0), jnp.zeros(3), jnp.int32(1))

@@ -169,6 +169,8 @@ def sweep():
 
         @jax.jit
         def step(keys, paths, choice):
+            # Marked as conditional, the wrong ones too, which would be refused.
+            @smc.Conditional
             def resampler(key, log_w, t):
                 return jax.lax.switch(choice, resamplers, key, log_w, t)
 

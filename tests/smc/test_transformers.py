@@ -255,7 +255,7 @@ def test_log_transition_looks_back_with_the_weights_of_the_twist():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="horizon: got 0 generations"):
+    with pytest.raises(ValueError, match="horizon: got 0, want at least 1"):
         smc.twist(scripted([[0.0]]), lambda x, t: x, 0)
 
 
