@@ -193,7 +193,13 @@ def test_the_engine_allocates_what_is_planned(head, dtype, kv, monkeypatch):
     assert found.prompts + found.particles == nbytes((context, pool))
     state = pool.state
     per_problem = nbytes(
-        (context, state._replace(particles=(), log_weights=()), pool.resampled, pool.keys, pool.busy)
+        (
+            context,
+            state._replace(particles=(), log_weights=()),
+            pool.resampled,
+            pool.keys,
+            pool.busy,
+        )
     )
     assert found.prompts == per_problem and found.tables == nbytes(tables)
     seen, real = [], cache.empty

@@ -35,6 +35,7 @@ def test_lineage_is_what_the_particles_remember(batch):
     assert (np.diff(unique, axis=0) >= 0).all() and (unique[0] < n).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [pytest.param((), marks=pytest.mark.slow), (2, 2)])
 def test_eves_and_trajectories_against_particles_that_remember(batch):
     """A particle never forgets its first slot; what it collected on its way is its trajectory."""

@@ -62,6 +62,7 @@ def test_iterate_gives_the_bits_of_run(algorithm, reference, keys):
     assert_same_bits(jax.tree.map(lambda *rows: np.stack(rows), *infos), reference[1])
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_is_the_run_in_one(
     algorithm, compiled_until, compiled_run, keys, reference
 ):
@@ -218,6 +219,7 @@ def gradient():
     return jax.jit(jax.grad(log_evidence, has_aux=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("always", [True, False])
 def test_gradient_with_fixed_ancestors(gradient, always):
     """Against the closed form; some particles die on the way."""

@@ -72,6 +72,7 @@ def test_weights_far_from_zero_sum_to_one(name):
     np.testing.assert_allclose(np.exp(np.asarray(states.log_weights, float)).sum(1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_excess_over_a_large_constant():
     """An autoregression with 1e5 taken off every potential: the same excess, ancestors and weights."""
 
@@ -141,6 +142,7 @@ def test_broken_potentials_of_all_are_the_end(name):
     assert states.evidence_error.tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_dead_particle_may_have_any_potential():
     states, infos = run("every step", np.float32([[-INF, 0, 0, 0], [0, 0, 0, 0]]))
     state = jax.tree.map(lambda leaf: leaf[0], states)
@@ -150,6 +152,7 @@ def test_a_dead_particle_may_have_any_potential():
     assert int(info.status) == smc.OK and after.log_weights[0] == -INF
 
 
+@pytest.mark.slow
 def test_a_broken_forecast_is_never_chosen():
     eta = jnp.float32([0.0, NAN, INF, 1.0])
     log_g = np.zeros((2, 4), np.float32)
@@ -170,6 +173,7 @@ def test_what_a_resampler_leaves_broken_dies():
     assert infos.status.tolist() == [smc.OK, smc.NOT_FINITE]
 
 
+@pytest.mark.slow
 def test_samplers_tell_of_broken_likelihoods():
     posterior = smc.Posterior(
         lambda key: jax.random.uniform(key), lambda x: 0.0, lambda x: jnp.where(x < 0.5, NAN, -x)

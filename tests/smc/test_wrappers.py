@@ -85,6 +85,7 @@ def test_every_refuses_zero():
         smc.every(0)
 
 
+@pytest.mark.slow
 def test_the_order_of_the_wrappers_does_not_matter():
     log_w = 2 * np.random.default_rng(0).normal(size=(20, 9)).astype(np.float32)
     keys, t = jax.random.split(KEY, 20), jnp.ones(20, jnp.int32)
@@ -181,6 +182,7 @@ def test_fixed_ancestors_give_a_biased_gradient():
     assert np.abs(gradient_z_scores(smc.multinomial)).max() > 10
 
 
+@pytest.mark.slow
 def test_stop_gradient_changes_no_number_and_is_finite_for_the_dead():
     log_w = jnp.log(jnp.array([[0.0, 0.7, 0.3], [0.0, 0.0, 0.0]]))
     keys, t = jax.random.split(KEY), jnp.ones(2, jnp.int32)
