@@ -54,7 +54,7 @@ def ess_below(fraction: float) -> Criterion:
 
     Raises `ValueError` for a fraction outside (0, 1], such as a number of particles.
     """
-    if not 0 < fraction <= 1:
+    if not isinstance(fraction, jax.core.Tracer) and not 0 < fraction <= 1:
         raise ValueError(
             f"fraction: got {fraction}, want a fraction of the particles above 0 and at most 1; "
             "half of them is ess_below(0.5)"
