@@ -78,7 +78,9 @@ def rope_angles(
     frequencies = jnp.asarray(rope.frequencies(head_dim), jnp.float32).reshape(*rows, -1)
     if rope.kind == "longrope":
         longer = jnp.max(positions) + 1 if context is None else context[..., None, None]
-        stretched = jnp.asarray(rope.frequencies(head_dim, long=True), jnp.float32).reshape(*rows, -1)
+        stretched = jnp.asarray(rope.frequencies(head_dim, long=True), jnp.float32).reshape(
+            *rows, -1
+        )
         frequencies = jnp.where(longer > rope.original_positions, stretched, frequencies)
     angles = positions[..., None].astype(jnp.float32) * frequencies
     angles = jnp.concatenate([angles, angles], axis=-1)[..., None, :]
