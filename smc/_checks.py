@@ -138,19 +138,7 @@ def require_criterion(criterion: Criterion) -> None:
 
 def require_choice(choose: Callable[[int], Resampler]) -> None:
     """Raises `ValueError` for what does not make a resampler of a number of rows."""
-    if not callable(choose) or isinstance(choose, Conditional):
-        fits = False
-    else:
-        try:
-            inspect.signature(choose).bind(1)
-            fits = True
-        except TypeError:
-            fits = False
-    if not fits:
-        raise ValueError(
-            f"choose: got {kind(choose)}, want a function of the number of rows that returns a "
-            "resampler, such as smc.choice or smc.optimal"
-        )
+    require_function("choose", choose, "n", "the number of rows, such as smc.choice or smc.optimal")
 
 
 def _article(word: str) -> str:

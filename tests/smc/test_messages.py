@@ -277,7 +277,7 @@ MISTAKES = {
     ),
     "choosing without a number": (
         lambda: smc.lookahead_filter(MODEL, 4, 2, choose=smc.systematic),
-        "choose: got the function systematic, want a function of the number of rows",
+        "choose: got the function systematic, want a function of .n., the number of rows",
     ),
     "choosing as many as there are": (
         lambda: run(smc.lookahead_filter(MODEL, 4, 2, choose=lambda n: smc.systematic)),
