@@ -19,7 +19,7 @@ import pfjax
 from pfjax import models
 from pfjax.evaluation.intervals import paired_difference
 from pfjax.evaluation.orchard import measure_methods, measure_policy, measure_prm, measure_search
-from pfjax.loading import EMBEDDED, resolve
+from pfjax.search.loading import EMBEDDED, resolve
 
 HERE = Path(__file__).parent
 BASELINES = ("best-of-n", "weighted-best-of-n", "majority")

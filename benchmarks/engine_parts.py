@@ -15,9 +15,9 @@ from engine_rows import rows_used, say
 import pfjax
 from pfjax import models
 from pfjax.bench import count_weights, matmul, search_operations
-from pfjax.loading import resolve
-from pfjax.reasoning.result import Result
-from pfjax.reasoning.solver import Solver, prompt_ids
+from pfjax.search.loading import resolve
+from pfjax.search.result import Result
+from pfjax.search.solver import Solver, prompt_ids
 from pfjax.tasks import orchard
 
 STEPS, STEP_TOKENS, PROMPT = 8, 32, 128

@@ -20,9 +20,10 @@ from results import machine, write_section
 
 import pfjax
 from pfjax.bench import timed
+from pfjax.engine import run
 from pfjax.models import cache
-from pfjax.reasoning import passes, run
-from pfjax.reasoning.result import Result
+from pfjax.reasoning import passes
+from pfjax.search.result import Result
 from pfjax.tasks import orchard
 
 PROBLEMS = 64

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from pfjax.engine import run
+from pfjax.engine.engine import Engine, problem_keys
+from pfjax.engine.programs import Rules, Shared
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder
-from pfjax.reasoning import Budget, Sampling, Settings, automaton, rewards, run
-from pfjax.reasoning.engine import Engine, problem_keys
-from pfjax.reasoning.programs import Rules, Shared
+from pfjax.reasoning import Budget, Sampling, Settings, automaton, rewards
 from pfjax.search import methods
 
 UNEVEN = Budget(step_tokens=128, max_tokens=640, max_steps=8)

@@ -18,12 +18,12 @@ from gpu_models import BUDGET, DTYPE, PROMPT, SMALL_BUDGET
 
 from pfjax import smc
 from pfjax.bench import endless, filled
+from pfjax.engine.engine import Engine
+from pfjax.engine.pool import Context, Pool
+from pfjax.engine.programs import Rules
 from pfjax.models import cache
 from pfjax.plan.shapes import nbytes
 from pfjax.reasoning import Budget, Sampling, Settings, flight, particles, passes, rewards, writing
-from pfjax.reasoning.engine import Engine
-from pfjax.reasoning.pool import Context, Pool
-from pfjax.reasoning.programs import Rules
 from pfjax.reasoning.propose import propose
 from pfjax.search import methods
 

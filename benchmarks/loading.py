@@ -59,7 +59,7 @@ def main() -> None:
 
 def write(folder: Path, sizes: dict) -> int:
     """A random checkpoint in shards; returns its bytes of weights."""
-    from pfjax.loading import resolve
+    from pfjax.search.loading import resolve
 
     folder.mkdir()
     embedded = resolve("embedded:small")

@@ -30,7 +30,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from pfjax.loading import resolve
+from pfjax.search.loading import resolve
 
 DELIMITER, PROBE = "\n\n", "<extra_0>"
 HALF_BILLION = {

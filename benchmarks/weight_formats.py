@@ -20,8 +20,8 @@ from results import machine, write_section
 import pfjax
 from pfjax import models
 from pfjax.evaluation.orchard import measure_search
-from pfjax.loading import resolve
-from pfjax.reasoning.solver import prompt_ids
+from pfjax.search.loading import resolve
+from pfjax.search.solver import prompt_ids
 from pfjax.tasks import generate
 
 HERE = Path(__file__).parent

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pfjax import models as models
     from pfjax import smc as smc
-    from pfjax.loading import load as load
-    from pfjax.reasoning.solver import Solver as Solver
+    from pfjax.search.loading import load as load
+    from pfjax.search.solver import Solver as Solver
 
 __version__ = "0.1.0"
-_HOMES = {"load": "pfjax.loading", "Solver": "pfjax.reasoning.solver"}
+_HOMES = {"load": "pfjax.search.loading", "Solver": "pfjax.search.solver"}
 
 
 def __getattr__(name: str):

@@ -15,17 +15,18 @@ import numpy as np
 
 import pfjax
 from pfjax.bench.fill import random_module
+from pfjax.engine import run
+from pfjax.engine.engine import Engine, problem_keys
+from pfjax.engine.programs import Rules, Shared
 from pfjax.models.config import CheckpointError
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
 from pfjax.plan import sources
 from pfjax.plan.planner import DTYPES
 from pfjax.plan.weights import Model
-from pfjax.reasoning import Budget, Sampling, Settings, automaton, foreign, rewards, run
-from pfjax.reasoning.engine import Engine, problem_keys
-from pfjax.reasoning.programs import Rules, Shared
-from pfjax.reasoning.solver import MAX_PARTICLES
+from pfjax.reasoning import Budget, Sampling, Settings, automaton, foreign, rewards
 from pfjax.search import methods
+from pfjax.search.solver import MAX_PARTICLES
 from pfjax.tasks.orchard import generate
 
 METHOD, ROWS, PROMPT = "pf", 512, 128

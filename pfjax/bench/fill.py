@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Key, PyTree
 
 from pfjax.plan.weights import Model, weights
-from pfjax.reasoning.pool import is_cache
+from pfjax.reasoning.move import is_cache
 
 _NOISE = 1 << 16
 

@@ -20,6 +20,8 @@ from pfjax.bench.case import Case, endless
 from pfjax.bench.fill import filled
 from pfjax.bench.operations import operations, prefill_operations
 from pfjax.bench.timing import timed
+from pfjax.engine.pool import Context, Prompts
+from pfjax.engine.run import bucket, pad
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.plan.devices import Device
@@ -27,9 +29,7 @@ from pfjax.plan.roofline import Roofline, roofline
 from pfjax.plan.shapes import Workload, nbytes
 from pfjax.reasoning import passes, rewards
 from pfjax.reasoning.particles import Particles
-from pfjax.reasoning.pool import Context, Prompts
 from pfjax.reasoning.propose import propose
-from pfjax.reasoning.run import bucket, pad
 from pfjax.reasoning.writing import Writer
 
 

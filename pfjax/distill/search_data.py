@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pfjax.reasoning.result import Result
-from pfjax.reasoning.solver import Solver, prompt_ids
+from pfjax.search.result import Result
+from pfjax.search.solver import Solver, prompt_ids
 
 
 class Example(NamedTuple):

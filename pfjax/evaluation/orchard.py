@@ -7,11 +7,11 @@ import numpy as np
 
 from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
-from pfjax.loading import budget
-from pfjax.reasoning.result import Result
 from pfjax.reasoning.sampling import Sampling
-from pfjax.reasoning.solver import Solver
 from pfjax.search import methods
+from pfjax.search.loading import budget
+from pfjax.search.result import Result
+from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
 from pfjax.tasks.grading import normal_form, same_answer
 

@@ -19,18 +19,19 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from pfjax import smc
+from pfjax.engine.engine import Engine
+from pfjax.engine.pool import Context, Pool
+from pfjax.engine.programs import Rules, Shared
+from pfjax.engine.run import bucket, pad
 from pfjax.models.cache import KV
 from pfjax.models.sharding import weight_spec
 from pfjax.plan import hlo
 from pfjax.plan.setup import Setup
 from pfjax.plan.weights import as_loaded, weights
 from pfjax.reasoning import automaton, rewards
-from pfjax.reasoning.engine import Engine
 from pfjax.reasoning.model import Settings
+from pfjax.reasoning.move import is_cache
 from pfjax.reasoning.passes import PRMState
-from pfjax.reasoning.pool import Context, Pool, is_cache
-from pfjax.reasoning.programs import Rules, Shared
-from pfjax.reasoning.run import bucket, pad
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import methods
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from pfjax import smc
+from pfjax.engine.pool import Context, Pool
+from pfjax.engine.run import bucket, pad
 from pfjax.models import cache
 from pfjax.models.config import DecoderConfig
 from pfjax.models.prm import RewardModule
@@ -21,8 +23,6 @@ from pfjax.plan.weights import Model, is_split
 from pfjax.reasoning import automaton, foreign, particles, rewards
 from pfjax.reasoning.flight import Budget, begin
 from pfjax.reasoning.passes import blocks
-from pfjax.reasoning.pool import Context, Pool
-from pfjax.reasoning.run import bucket, pad
 
 
 class Workload(NamedTuple):

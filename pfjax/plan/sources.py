@@ -3,7 +3,6 @@
 from difflib import get_close_matches
 from pathlib import Path
 
-from pfjax.loading import resolve
 from pfjax.models._families import config_from_dict
 from pfjax.models._files import read_object
 from pfjax.models._names import PRM_ARCHITECTURE
@@ -11,6 +10,7 @@ from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.formats import PRM_KINDS
 from pfjax.plan import known
 from pfjax.plan.weights import Model
+from pfjax.search.loading import resolve
 
 _LAYERS = 10_000
 PLAIN = ("qwen", "skywork")

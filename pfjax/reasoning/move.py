@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from pfjax import smc
-from pfjax.reasoning.pool import is_cache
+from pfjax.models import cache
+
+
+def is_cache(node) -> bool:
+    """Whether a node of a tree is a key-value cache."""
+    return isinstance(node, cache.KV)
 
 
 def move_in_place(particles: PyTree[Array], ancestors: Int[Array, "p n"]) -> PyTree[Array]:

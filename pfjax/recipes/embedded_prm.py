@@ -22,11 +22,11 @@ from flax import nnx
 from pfjax import models
 from pfjax.distill import batches, losses, trainer
 from pfjax.embedded.tokenizer import PROBE
-from pfjax.loading import budget, resolve
 from pfjax.models.prm import ProcessRewardModel
-from pfjax.reasoning.solver import Solver
 from pfjax.recipes.embedded import drill
 from pfjax.recipes.recipe import Progress, Recipe
+from pfjax.search.loading import budget, resolve
+from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
 
 EXTRA_LAYERS = 2

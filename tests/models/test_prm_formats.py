@@ -171,7 +171,7 @@ def test_a_policy_judges_itself(checkpoint):
 def test_the_reserved_tokens_of_a_policy_can_steer_a_search():
     """The generic adapter inside the solver: one probe token, same vocabulary."""
     import pfjax
-    from pfjax.loading import budget, resolve
+    from pfjax.search.loading import budget, resolve
 
     policy = models.load_policy(resolve("embedded:small"))
     prm = models.token_prm(policy, "1", "2", probe="<extra_0>")

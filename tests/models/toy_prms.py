@@ -11,8 +11,8 @@ import toy_tokenizers
 from flax import nnx
 
 from pfjax import models
-from pfjax.loading import resolve
 from pfjax.models.formats import PRM_KINDS, PRMKind
+from pfjax.search.loading import resolve
 
 FIXTURES = Path(__file__).parent / "fixtures"
 BASES = {

@@ -8,7 +8,7 @@ from flax import nnx
 import pfjax
 from pfjax import models
 from pfjax.distill import losses, trainer
-from pfjax.loading import resolve
+from pfjax.search.loading import resolve
 from pfjax.tasks import generate
 
 PROBLEMS = [generate(i, "validation", (3, 4)) for i in range(2)]

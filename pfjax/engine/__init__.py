@@ -1,0 +1,1 @@
+"""The model run fast: compiled programs, problems in flight, the host's loop."""

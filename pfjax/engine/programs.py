@@ -1,0 +1,248 @@
+"""What the engine compiles, as pure functions of weights and arrays.
+
+    start      prompts' caches, blank particles, first steps begun
+    advance    tokens until enough problems have written their steps; those are weighed, resampled
+               and begin the next step: the last third and the first third of
+               `smc.particle_filter`'s step
+    admit      new problems in the places of finished ones
+    grow       wider caches
+
+Knows nothing of devices or of how often it is compiled.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Int, Key
+
+from pfjax import smc
+from pfjax.engine.pool import (
+    Context,
+    Found,
+    Pool,
+    Prompts,
+    Snapshot,
+    put,
+    put_around_caches,
+    ready,
+    take,
+)
+from pfjax.models import cache
+from pfjax.models.decoder import Decoder
+from pfjax.models.prm import RewardModule
+from pfjax.reasoning import foreign, particles, passes, rewards
+from pfjax.reasoning.automaton import StopTable
+from pfjax.reasoning.flight import begin, land
+from pfjax.reasoning.model import Settings, weighed
+from pfjax.reasoning.particles import last_step
+from pfjax.reasoning.writing import Writer, block
+
+
+class Shared(NamedTuple):
+    """Tables over the policy's vocabulary, the PRM's probe; `text` if it reads text (`foreign.py`)."""
+
+    stop: StopTable
+    strip: rewards.StripTable
+    probe: Int[Array, ""]
+    text: foreign.Text | None = None
+
+
+class Rules(NamedTuple):
+    """Of a search with n particles a problem.
+
+    `together` problems a group of devices are weighed at a time (None: all, at a common barrier),
+    `slots` rows of each write at a time (None: all n).
+    """
+
+    settings: Settings
+    resampler: smc.Resampler
+    n: int
+    move: smc.Move = smc.gather
+    together: int | None = None
+    slots: int | None = None
+
+
+class Programs(NamedTuple):
+    """The functions for one (policy, PRM, rules); modules come as their graphs."""
+
+    policy: nnx.GraphDef
+    prm: nnx.GraphDef | None
+    rules: Rules
+
+    def columns(self, level: int) -> tuple[int, int]:
+        """Cache columns of policy and PRM that hold `level` solution tokens and one step more."""
+        budget = self.rules.settings.budget
+        return level + budget.slack, level + budget.max_steps
+
+    def grow(self, pool: Pool, level: int) -> Pool:
+        policy, prm = self.columns(level)
+        x, reward = pool.state.particles, pool.state.particles.reward_state
+        if isinstance(reward, passes.PRMState):
+            reward = rewards.widen(reward, prm, self.rules.settings.budget.step_tokens)
+        x = x._replace(policy_cache=cache.widen(x.policy_cache, policy), reward_state=reward)
+        return pool._replace(state=pool.state._replace(particles=x))
+
+    def start(self, level: int, params, prompts: Prompts, keys) -> tuple[Context, Pool]:
+        policy, prm, shared = self._merge(params)
+        context = self._prefill(policy, prm, shared, prompts)
+        columns, prm_columns = self.columns(level)
+        rows, budget = (prompts.last.shape[0], self.rules.n), self.rules.settings.budget
+        blank = particles.empty(
+            policy.config,
+            prompts.last,
+            prompts.active,
+            self.rules.n,
+            max_tokens=budget.max_tokens,
+            step_tokens=budget.step_tokens,
+            max_steps=budget.max_steps,
+            columns=columns,
+            reward_state=self._reward(prm, shared, context, prm_columns).init(*rows),
+            dtype=cache.suffix_dtype(context.policy, self.rules.settings.kv_format),
+        )
+        return context, self._begun(blank, prompts.active, keys)
+
+    def admit(self, params, context: Context, pool: Pool, prompts: Prompts, keys, places):
+        fresh, begun = self.start(0, params, prompts, keys)
+        # Particles' caches keep what they hold: columns past a row's length are never seen.
+        return put(context, fresh, places), put_around_caches(pool, begun, places)
+
+    def advance(self, params, context: Context, pool: Pool) -> tuple[Pool, Found]:
+        policy, prm, shared = self._merge(params)
+        pool, decoded = self._written(policy, shared, context, pool)
+        pool, places, snapshot = self._settled(prm, shared, context, pool)
+        return pool, Found(places, decoded[None], snapshot)
+
+    def _written(
+        self, policy: Decoder, shared: Shared, context: Context, pool: Pool
+    ) -> tuple[Pool, Int[Array, ""]]:
+        """Tokens until enough problems have written their steps, and how many rows were decoded."""
+        writer = Writer(
+            policy,
+            context.policy,
+            shared.stop,
+            self.rules.settings.sampling,
+            self.rules.settings.budget,
+        )
+        x, p = pool.state.particles, pool.busy.shape[0]
+        together = self._together(p)
+
+        def write(carry):
+            kv, flight, rows = carry
+            before = flight.count
+            kv, flight = block(writer, pool.row_keys, x, kv, flight, slots=self.rules.slots)
+            ran = jnp.max(flight.count - before)
+            return kv, flight, rows + ran * p * min(self.rules.slots or self.rules.n, self.rules.n)
+
+        def waiting(carry):
+            return jnp.sum(ready(pool.busy, carry[1])) < jnp.minimum(jnp.sum(pool.busy), together)
+
+        kv, flight, decoded = jax.lax.while_loop(
+            waiting, write, (x.policy_cache, pool.flight, jnp.zeros((), jnp.int32))
+        )
+        x = x._replace(policy_cache=kv)
+        return pool._replace(state=pool.state._replace(particles=x), flight=flight), decoded
+
+    def _together(self, p: int) -> int:
+        return p if self.rules.together is None else min(self.rules.together, p)
+
+    def _chosen(self, pool: Pool) -> tuple[Int[Array, " c"], Bool[Array, " p"]]:
+        """Places of the next problems to weigh, and which of all p are done (all, at a common barrier)."""
+        p = pool.busy.shape[0]
+        if self._together(p) == p:
+            return jnp.arange(p, dtype=jnp.int32), jnp.ones(p, bool)
+        done = ready(pool.busy, pool.flight)
+        return jnp.argsort(~done, stable=True)[: self._together(p)].astype(jnp.int32), done
+
+    def _settled(self, prm, shared: Shared, context: Context, pool: Pool):
+        """(pool, places, snapshot) after `_settle` of the chosen; places not done are past the last."""
+        p, (places, done) = pool.busy.shape[0], self._chosen(pool)
+        if len(places) == p:
+            pool, snapshot = self._settle(prm, shared, context, pool)
+            return pool, places, snapshot
+        part, snapshot = self._settle(prm, shared, *take((context, pool), places))
+        places = jnp.where(done[places], places, p)
+        return put(pool, part, places), places, snapshot
+
+    def _prefill(
+        self, policy: Decoder, prm: RewardModule | None, shared: Shared, prompts: Prompts
+    ) -> Context:
+        budget = self.rules.settings.budget
+        room = budget.max_tokens + budget.max_steps
+        room = room if shared.text is None else shared.text.reading.solution
+        return Context(
+            cache.prefill(policy, prompts.policy, prompts.policy_length, budget.max_tokens),
+            prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length, room),
+        )
+
+    def _begun(self, blank: particles.Particles, busy, keys) -> Pool:
+        """Generation 0: blank particles of equal weight, nothing resampled."""
+        p, n = blank.length.shape
+        state = smc.start(keys, blank, n)
+        state = state._replace(t=state.t - 1)
+        never = smc.when(smc.never, self.rules.resampler)
+        state, stay, resampled, row_keys = smc.resample(
+            _generation(keys, state.t + 1), state, never, move=lambda x, _: x
+        )
+        flight = begin(blank, self.rules.settings.budget)
+        return Pool(state, flight, stay, resampled, keys, row_keys, busy)
+
+    def _settle(self, prm, shared: Shared, context: Context, pool: Pool) -> tuple[Pool, Snapshot]:
+        """Weighs the steps that are written, resamples, and begins the next ones."""
+        budget, state = self.rules.settings.budget, pool.state
+        x = land(state.particles, pool.flight, state.particles.policy_cache, budget)
+        x = x if shared.text is None else foreign.ended(x, shared.text)
+        x, log_g = weighed(x, self._reward(prm, shared, context), self.rules.settings)
+        state = state._replace(particles=x)
+        state, info = smc.weighed(state, log_g, pool.ancestors, pool.resampled)
+        snapshot = self._snapshot(state, info)
+        busy = pool.busy & ~jnp.all(x.finished, axis=1)
+        state, ancestors, resampled, row_keys = smc.resample(
+            _generation(pool.keys, state.t + 1), state, self.rules.resampler, self.rules.move
+        )
+        flight = begin(state.particles, budget)
+        return Pool(state, flight, ancestors, resampled, pool.keys, row_keys, busy), snapshot
+
+    def _reward(
+        self, prm: RewardModule | None, shared: Shared, context: Context, columns: int = 0
+    ) -> rewards.RewardModel:
+        kept = self.rules.settings.kv_format
+        if prm is None or context.prm is None:
+            return rewards.none()
+        if shared.text is not None:
+            return foreign.text_reward(prm, context.prm, shared.text, kv_format=kept)
+        return rewards.process_reward(
+            prm,
+            context.prm,
+            shared.strip,
+            shared.probe,
+            step_tokens=self.rules.settings.budget.step_tokens,
+            columns=columns,
+            kv_format=kept,
+        )
+
+    def _snapshot(self, state: smc.State, info: smc.Info) -> Snapshot:
+        x = state.particles
+        tokens, _ = last_step(x, self.rules.settings.budget.step_tokens)
+        return Snapshot(
+            step=tokens,
+            new_tokens=x.new_tokens,
+            new_reward_tokens=x.new_reward_tokens,
+            value=x.value,
+            log_weights=state.log_weights,
+            finished=x.finished,
+            truncated=x.truncated,
+            log_prob=x.log_prob,
+            log_evidence=state.log_evidence,
+            info=info,
+        )
+
+    def _merge(self, params) -> tuple[Decoder, RewardModule | None, Shared]:
+        policy, prm, shared = params
+        return nnx.merge(self.policy, policy), self.prm and nnx.merge(self.prm, prm), shared
+
+
+def _generation(keys: Key[Array, " p"], t: Int[Array, " p"]) -> Key[Array, " p"]:
+    """The keys of generation t[p], as the runners of pfjax.smc make them."""
+    return jax.vmap(jax.random.fold_in)(keys, t)
