@@ -10,11 +10,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pfjax import models as models
     from pfjax import smc as smc
+    from pfjax.reasoning.flight import Budget as Budget
+    from pfjax.reasoning.sampling import Sampling as Sampling
+    from pfjax.search.execution import Execution as Execution
     from pfjax.search.loading import load as load
     from pfjax.search.solver import Solver as Solver
 
 __version__ = "0.1.0"
-_HOMES = {"load": "pfjax.search.loading", "Solver": "pfjax.search.solver"}
+_HOMES = {
+    "load": "pfjax.search.loading",
+    "Solver": "pfjax.search.solver",
+    "Sampling": "pfjax.reasoning.sampling",
+    "Budget": "pfjax.reasoning.flight",
+    "Execution": "pfjax.search.execution",
+}
 
 
 def __getattr__(name: str):

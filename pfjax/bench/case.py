@@ -14,19 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 
 import pfjax
+from pfjax import models
 from pfjax.bench.fill import random_module
 from pfjax.engine import run
 from pfjax.engine.engine import Engine, problem_keys
-from pfjax.engine.programs import Rules, Shared
+from pfjax.engine.programs import Rules
 from pfjax.models.config import CheckpointError
 from pfjax.models.decoder import Decoder
 from pfjax.models.prm import RewardModule
 from pfjax.plan import sources
 from pfjax.plan.planner import DTYPES
 from pfjax.plan.weights import Model
-from pfjax.reasoning import Budget, Sampling, Settings, automaton, foreign, rewards
-from pfjax.search import methods
-from pfjax.search.solver import MAX_PARTICLES
+from pfjax.reasoning import Budget, Sampling, Settings, automaton, foreign
+from pfjax.reasoning.automaton import StopTable
+from pfjax.reasoning.sources import plain
+from pfjax.reasoning.strip import StripTable, strip_table
+from pfjax.search import Execution, methods
+from pfjax.search.prompts import MAX_PARTICLES
 from pfjax.tasks.orchard import generate
 
 METHOD, ROWS, PROMPT = "pf", 512, 128
@@ -107,16 +111,15 @@ def _loaded(options: Options) -> Case:
         options.policy,
         options.prm,
         dtype=options.dtype,
-        max_tokens=options.max_tokens,
-        step_tokens=options.step_tokens,
-        rows=ROWS,
+        budget=Budget(options.step_tokens or 0, options.max_tokens or 0),
+        execution=Execution(rows=ROWS),
     )
-    assert solver.prm is not None
+    assert isinstance(solver.prm, models.PRM)
     problems, n = cast(int, options.num_problems), cast(int, options.particles)
     questions = [generate(i, "test").question for i in range(problems)]
-    prompts = [solver._encode(question, True) for question in questions]
-    batch = solver._batch(problems, n)
-    engine = solver._engine(METHOD, n, batch)
+    prompts = [solver.encode(question) for question in questions]
+    batch = solver.batch(problems, n)
+    engine = solver.engine(METHOD, n, batch)
     if foreign.reads_text(solver.policy, solver.prm):
         raise CheckpointError(
             f"{options.prm} reads text instead of the tokens of {options.policy}, whose parts are not "
@@ -153,17 +156,14 @@ def _random(options: Options) -> Case:
             f"{policy.config.vocab_size}; choose two of one family."
         )
     problems, n = cast(int, options.num_problems), cast(int, options.particles)
-    budget = Budget(
-        step_tokens=options.step_tokens or int(generation.get("step_tokens", 256)),
-        max_tokens=options.max_tokens or int(generation.get("max_new_tokens", 1024)),
-        max_steps=int(generation.get("max_steps", 40)),
-    )
+    budget = Budget(options.step_tokens or 0, options.max_tokens or 0).filled(generation)
     method = methods.find(METHOD)
-    settings = Settings(Sampling(), budget, method.potential(1.0))
+    settings = Settings(Sampling(), budget, method.weighing(1.0))
+    stop, strip = endless(policy.config.vocab_size)
     engine = Engine(
         cast(Decoder, random_module(policy, options.dtype)),
-        cast(RewardModule, random_module(prm, options.dtype)),
-        endless(policy.config.vocab_size),
+        plain(cast(RewardModule, random_module(prm, options.dtype)), strip, jnp.int32(0)),
+        stop,
         Rules(settings, method.resampler, n, method.move),
     )
     draw = np.random.default_rng(0).integers(0, policy.config.vocab_size, (problems, PROMPT))
@@ -181,7 +181,7 @@ def _random(options: Options) -> Case:
 
 
 @lru_cache(maxsize=2)
-def endless(vocabulary: int) -> Shared:
+def endless(vocabulary: int) -> tuple[StopTable, StripTable]:
     """Tables in which no token ends a step, so that every step is as long as its budget."""
     pieces = [b"x"] * vocabulary
-    return Shared(automaton.stop_table(pieces, []), rewards.strip_table(pieces, []), jnp.int32(0))
+    return automaton.stop_table(pieces, []), strip_table(pieces, [])

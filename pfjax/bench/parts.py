@@ -30,6 +30,7 @@ from pfjax.plan.shapes import Workload, nbytes
 from pfjax.reasoning import passes, rewards
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.propose import propose
+from pfjax.reasoning.sources import Plain
 from pfjax.reasoning.writing import Writer
 
 
@@ -48,12 +49,12 @@ class Part(NamedTuple):
 
 def prefill(case: Case, which: str, repeats: int) -> Part:
     """The prompts of a batch through "policy" or "prm"; padding is computed but not counted."""
-    prompts, (weights, prm_weights, _) = _prompts(case), case.engine.params
+    prompts, weights = _prompts(case), case.engine.params.policy
     model, merge = case.policy, partial(nnx.merge, case.engine.programs.policy)
     tokens, length = prompts.policy, prompts.policy_length
     if which == "prm":
-        model, merge, weights = case.prm, lambda w: _prm(case, w).decoder, prm_weights
-        tokens, length = prompts.prm, prompts.prm_length
+        model, merge, weights = case.prm, lambda w: _prm(case, w).decoder, _source(case).weights
+        (tokens,), (length,) = prompts.prm, prompts.prm_length
 
     def run(weights, tokens, length):
         return cache.prefill(merge(weights), tokens, length, case.budget.max_tokens)
@@ -69,7 +70,7 @@ def decode(case: Case, repeats: int) -> Part:
     """One token of every row: the mean over the iterations of a whole step and its commit."""
     context, x = _arrays(case)
     settings = case.engine.programs.rules.settings
-    stop = endless(case.policy.config.vocab_size).stop
+    stop, _ = endless(case.policy.config.vocab_size)
     keys = jax.random.split(jax.random.key(3), x.length.shape)
 
     def run(kv, weights, stop, prefix, keys, x):
@@ -79,7 +80,9 @@ def decode(case: Case, repeats: int) -> Part:
         return x.policy_cache, x.new_tokens
 
     small = x._replace(policy_cache=(), reward_state=())
-    call = _donating(run, x.policy_cache, case.engine.params[0], stop, context.policy, keys, small)
+    call = _donating(
+        run, x.policy_cache, case.engine.params.policy, stop, context.policy, keys, small
+    )
     new = call()
     iterations = int(new.max())
     if int(new.min()) != iterations:
@@ -93,26 +96,25 @@ def decode(case: Case, repeats: int) -> Part:
 def score(case: Case, repeats: int) -> Part:
     """The PRM on a full step of every row and its probe."""
     context, x = _arrays(case)
-    budget, prefix = case.budget, context.prm
-    assert prefix is not None
+    budget, (prefix,) = case.budget, context.prm
     x = x._replace(length=x.length + budget.step_tokens)
     small = x._replace(policy_cache=(), reward_state=())
 
-    def run(kv, weights, shared, prefix, length, x):
+    def run(kv, weights, strip, prefix, length, x):
         model = rewards.process_reward(
             _prm(case, weights),
             prefix,
-            shared.strip,
-            shared.probe,
+            strip,
+            jnp.int32(0),
             step_tokens=budget.step_tokens,
             columns=0,
         )
-        state, value, count = model.score(passes.PRMState(kv, length), x)
-        return state.kv, (value, count)
+        state, value, cost = model.score(passes.PRMState(kv, length), x)
+        return state.kv, (value, cost.tokens)
 
-    shared, state = endless(case.policy.config.vocab_size), x.reward_state
-    weights = case.engine.params[1]
-    call = _donating(run, state.kv, weights, shared, prefix, state.length, small)
+    (_, strip), (state,) = endless(case.policy.config.vocab_size), x.reward_state
+    weights = _source(case).weights
+    call = _donating(run, state.kv, weights, strip, prefix, state.length, small)
     tokens = int(call()[1].sum())
     seconds = median(timed(call, repeats=repeats))
     buffer = passes.blocks(budget.step_tokens)
@@ -168,9 +170,13 @@ def ceiling(case: Case, bandwidth: float, rate: float) -> Roofline:
 
 
 def _prm(case: Case, weights: PyTree) -> RewardModule:
-    graph = case.engine.programs.prm
-    assert graph is not None
-    return nnx.merge(graph, weights)
+    return nnx.merge(_source(case).graph, weights)
+
+
+def _source(case: Case) -> Plain:
+    (source,) = case.engine.params.sources.parts
+    assert isinstance(source, Plain)
+    return source
 
 
 def _prompts(case: Case) -> Prompts:
@@ -184,12 +190,13 @@ def _arrays(case: Case) -> tuple[Context, Particles]:
     prompts, budget = _prompts(case), case.budget
     context, pool = case.engine.shapes(prompts, budget.max_tokens)
     context, x = filled((context, pool.state.particles))
-    room = {"policy": budget.max_tokens, "prm": budget.max_tokens + budget.max_steps}
-    lengths = {"policy": prompts.policy_length, "prm": prompts.prm_length}
+    read = (budget.max_tokens, budget.prm_tokens)
+    lengths = prompts.policy_length, *prompts.prm_length
     policy, prm = (
-        prefix._replace(length=lengths[name], context=lengths[name] + room[name])
-        for name, prefix in (("policy", context.policy), ("prm", context.prm))
+        prefix._replace(length=length, context=length + room)
+        for prefix, length, room in zip((context.policy, *context.prm), lengths, read, strict=True)
     )
+    (state,) = x.reward_state
     half = max((budget.max_tokens - budget.step_tokens) // 2, 0)
     x = x._replace(
         length=x.length + half,
@@ -198,9 +205,9 @@ def _arrays(case: Case) -> tuple[Context, Particles]:
         scored=x.scored + 1,
         # No row is a copy of another.
         history=x.history + jnp.arange(x.history.shape[1], dtype=jnp.int32)[None],
-        reward_state=x.reward_state._replace(length=x.reward_state.length + half + 1),
+        reward_state=(state._replace(length=state.length + half + 1),),
     )
-    return Context(policy, prm), x
+    return Context(policy, (prm,), context.job), x
 
 
 def _donating(run: Callable, held, *arguments) -> Callable:

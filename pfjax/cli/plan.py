@@ -54,7 +54,7 @@ def plan(
     Weights and caches are counted from the shapes that loading and searching would allocate, what
     a step needs for a while is estimated. Speeds are ceilings of the hardware, not forecasts.
 
-    --kv-format int8 is `pfjax.load(kv_format="int8")`: prompts and the step in progress stay in dtype.
+    --kv-format int8 is `pfjax.Execution(kv_format="int8")`: prompts and the step in progress stay in dtype.
 
     --compile needs pfjax[tpu] and minutes: the compiler then says what it allocates, which
     collectives stand in the token loops, and whether a cache is copied there.

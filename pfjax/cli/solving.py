@@ -100,7 +100,7 @@ def run(question: str | None, options: Options, report: Callable[[str], None]) -
     solver = pfjax.load(
         options.policy,
         options.prm if found.uses_prm else None,
-        temperature=options.temperature,
+        sampling=pfjax.Sampling(options.temperature),
         tau=options.tau,
     )
     first = options.seed * options.num_problems

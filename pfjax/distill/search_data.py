@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from pfjax.search.prompts import prompt_ids
 from pfjax.search.result import Result
-from pfjax.search.solver import Solver, prompt_ids
+from pfjax.search.solver import Solver
 
 
 class Example(NamedTuple):

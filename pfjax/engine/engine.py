@@ -12,40 +12,41 @@ With a mesh the problems are sharded over its first axis by `shard_map`, and eve
 runs its own loops. Knows nothing of text, answers or keys' origin.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key, PyTree
+from jaxtyping import Array, Int, Key
 
 from pfjax.engine import ahead
 from pfjax.engine.pool import Context, Found, Pool, Prompts
-from pfjax.engine.programs import Programs, Rules, Shared
+from pfjax.engine.programs import Params, Programs, Rules
 from pfjax.models.decoder import Decoder
-from pfjax.models.prm import RewardModule
 from pfjax.models.sharding import over_problems
+from pfjax.reasoning.automaton import StopTable
+from pfjax.reasoning.sources import Sources
 
 
 class Engine:
-    """Compiled functions for one (policy, PRM, rules); `compilations()` counts programs."""
+    """Compiled functions for one (policy, reward, rules); `compilations()` counts programs."""
 
     def __init__(
         self,
         policy: Decoder,
-        prm: RewardModule | None,
-        shared: Shared,
+        sources: Sources,
+        stop: StopTable,
         rules: Rules,
         mesh: Mesh | None = None,
     ):
         graph, weights = nnx.split(policy)
-        prm_graph, prm_weights = (None, ()) if prm is None else nnx.split(prm)
-        self.params: PyTree = (weights, prm_weights, shared)
-        self.programs = Programs(graph, prm_graph, rules)
+        self.params = Params(weights, sources, stop)
+        self.programs = Programs(graph, rules)
         self.n, self.together = rules.n, rules.together
         self.groups = 1 if mesh is None else mesh.shape[mesh.axis_names[0]]
+        self.on_mesh = mesh is not None
         self._mesh, self._compiled, self._ahead = mesh, 0, ahead.Ahead()
         over = partial(over_problems, mesh=mesh)
         advance = over(self.programs.advance, arguments=2)
@@ -54,14 +55,20 @@ class Engine:
         self._advance = jax.jit(self._counted(advance), donate_argnums=2)
         self._admit = jax.jit(self._counted(admit), donate_argnums=(1, 2))
         self._grow = jax.jit(self._counted(self.programs.grow), static_argnums=1)
+        self._prefill = jax.jit(self._counted(self.programs.prefill))
 
     def start(self, prompts: Prompts, keys: Key[Array, " p"], level: int) -> tuple[Context, Pool]:
         """Problems at their first step; caches hold `level` solution tokens and a step more."""
         self._ahead.wait(_start_name(prompts, level))
         return self._start(self.params, level, prompts, keys)
 
-    def advance(self, context: Context, pool: Pool) -> tuple[Pool, Found]:
-        """One generation of the next problems that are done; `pool` is donated."""
+    def advance(
+        self, context: Context, pool: Pool, questions: Sequence[str] = ()
+    ) -> tuple[Pool, Found]:
+        """One generation of the next problems that are done; `pool` is donated.
+
+        `questions` are those of all jobs; nothing here reads them, see `text_engine.py`.
+        """
         self._ahead.wait(_name(context.policy.kv.k[0].shape, _columns(pool)))
         return self._advance(self.params, context, pool)
 
@@ -75,6 +82,10 @@ class Engine:
     ) -> tuple[Context, Pool]:
         """`a` new problems at places of their groups (past the last: none); both are donated."""
         return self._admit(self.params, context, pool, prompts, keys, places)
+
+    def prefill(self, prompts: Prompts) -> Context:
+        """The prompts' caches alone."""
+        return self._prefill(self.params, prompts)
 
     def grow(self, pool: Pool, level: int) -> Pool:
         """The pool with caches for `level` solution tokens and a step more; itself if they are."""
@@ -121,7 +132,7 @@ class Engine:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), prompts.last.shape[0]))
         return jax.eval_shape(partial(self.programs.start, level), self.params, prompts, keys)
 
-    def lower_step(self, params: PyTree, context: Context, pool: Pool):
+    def lower_step(self, params: Params, context: Context, pool: Pool):
         """`advance` for abstract arguments, to be compiled for devices that are not here."""
         return self._advance.lower(params, context, pool)
 

@@ -13,24 +13,30 @@ from pfjax import smc
 from pfjax.models import cache
 from pfjax.reasoning.flight import Flight
 from pfjax.reasoning.move import is_cache
+from pfjax.reasoning.particles import last_step
 
 
 class Prompts(NamedTuple):
-    """Padded prompts of p problems: the policy's without its last token, the PRM's whole."""
+    """Padded prompts of p problems: the policy's without its last token, those of every PRM whole.
+
+    `job` is the place of a problem in the list that the host works on.
+    """
 
     policy: Int[Array, "p t"]
     policy_length: Int[Array, " p"]
     last: Int[Array, " p"]
-    prm: Int[Array, "p u"]
-    prm_length: Int[Array, " p"]
+    prm: tuple[Int[Array, "p u"], ...]
+    prm_length: tuple[Int[Array, " p"], ...]
     active: Bool[Array, " p"]
+    job: Int[Array, " p"]
 
 
 class Context(NamedTuple):
-    """Prompts' caches, read by all particles of a problem."""
+    """Prompts' caches, read by all particles of a problem, and which problem it is."""
 
     policy: cache.Prefix
-    prm: cache.Prefix | None
+    prm: tuple[cache.Prefix, ...]
+    job: Int[Array, " p"]
 
 
 class Pool(NamedTuple):
@@ -56,6 +62,7 @@ class Snapshot(NamedTuple):
     step: Int[Array, "c n w"]
     new_tokens: Int[Array, "c n"]
     new_reward_tokens: Int[Array, "c n"]
+    new_reward_calls: Int[Array, "c n"]
     value: Float[Array, "c n"]
     log_weights: Float[Array, "c n"]
     finished: Bool[Array, "c n"]
@@ -75,6 +82,25 @@ class Found(NamedTuple):
     problem: Int[Array, " c"]
     decoded: Int[Array, " 1"]
     snapshot: Snapshot
+
+
+def snapshot(state: smc.State, info: smc.Info, step_tokens: int) -> Snapshot:
+    """What the host keeps of a generation of [p, n] particles, weighed and not yet resampled."""
+    x = state.particles
+    tokens, _ = last_step(x, step_tokens)
+    return Snapshot(
+        step=tokens,
+        new_tokens=x.new_tokens,
+        new_reward_tokens=x.new_reward_tokens,
+        new_reward_calls=x.new_reward_calls,
+        value=x.value,
+        log_weights=state.log_weights,
+        finished=x.finished,
+        truncated=x.truncated,
+        log_prob=x.log_prob,
+        log_evidence=state.log_evidence,
+        info=info,
+    )
 
 
 def ready(busy: Bool[Array, " p"], flight: Flight) -> Bool[Array, " p"]:

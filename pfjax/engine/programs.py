@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from pfjax import smc
 from pfjax.engine.pool import (
@@ -27,26 +27,25 @@ from pfjax.engine.pool import (
     put,
     put_around_caches,
     ready,
+    snapshot,
     take,
 )
 from pfjax.models import cache
-from pfjax.models.decoder import Decoder
-from pfjax.models.prm import RewardModule
-from pfjax.reasoning import foreign, particles, passes, rewards
+from pfjax.reasoning import foreign, particles, rewards
 from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.flight import begin, land
 from pfjax.reasoning.model import Settings, weighed
-from pfjax.reasoning.particles import last_step
+from pfjax.reasoning.passes import is_prm_state
+from pfjax.reasoning.sources import Sources, reward_model
 from pfjax.reasoning.writing import Writer, block
 
 
-class Shared(NamedTuple):
-    """Tables over the policy's vocabulary, the PRM's probe; `text` if it reads text (`foreign.py`)."""
+class Params(NamedTuple):
+    """What every program is given: the policy's weights, where values come from, how steps end."""
 
+    policy: PyTree[Array]
+    sources: Sources
     stop: StopTable
-    strip: rewards.StripTable
-    probe: Int[Array, ""]
-    text: foreign.Text | None = None
 
 
 class Rules(NamedTuple):
@@ -65,10 +64,9 @@ class Rules(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The functions for one (policy, PRM, rules); modules come as their graphs."""
+    """The functions for one (policy, rules); modules come as their graphs."""
 
     policy: nnx.GraphDef
-    prm: nnx.GraphDef | None
     rules: Rules
 
     def columns(self, level: int) -> tuple[int, int]:
@@ -78,15 +76,18 @@ class Programs(NamedTuple):
 
     def grow(self, pool: Pool, level: int) -> Pool:
         policy, prm = self.columns(level)
-        x, reward = pool.state.particles, pool.state.particles.reward_state
-        if isinstance(reward, passes.PRMState):
-            reward = rewards.widen(reward, prm, self.rules.settings.budget.step_tokens)
+        x, step = pool.state.particles, self.rules.settings.budget.step_tokens
+
+        def wider(state):
+            return rewards.widen(state, prm, step) if is_prm_state(state) else state
+
+        reward = jax.tree.map(wider, x.reward_state, is_leaf=is_prm_state)
         x = x._replace(policy_cache=cache.widen(x.policy_cache, policy), reward_state=reward)
         return pool._replace(state=pool.state._replace(particles=x))
 
-    def start(self, level: int, params, prompts: Prompts, keys) -> tuple[Context, Pool]:
-        policy, prm, shared = self._merge(params)
-        context = self._prefill(policy, prm, shared, prompts)
+    def start(self, level: int, params: Params, prompts: Prompts, keys) -> tuple[Context, Pool]:
+        policy = nnx.merge(self.policy, params.policy)
+        context = self.prefill(params, prompts)
         columns, prm_columns = self.columns(level)
         rows, budget = (prompts.last.shape[0], self.rules.n), self.rules.settings.budget
         blank = particles.empty(
@@ -98,30 +99,55 @@ class Programs(NamedTuple):
             step_tokens=budget.step_tokens,
             max_steps=budget.max_steps,
             columns=columns,
-            reward_state=self._reward(prm, shared, context, prm_columns).init(*rows),
+            reward_state=self.reward(params.sources, context, columns=prm_columns).init(*rows),
             dtype=cache.suffix_dtype(context.policy, self.rules.settings.kv_format),
         )
         return context, self._begun(blank, prompts.active, keys)
 
-    def admit(self, params, context: Context, pool: Pool, prompts: Prompts, keys, places):
+    def admit(self, params: Params, context: Context, pool: Pool, prompts: Prompts, keys, places):
         fresh, begun = self.start(0, params, prompts, keys)
         # Particles' caches keep what they hold: columns past a row's length are never seen.
         return put(context, fresh, places), put_around_caches(pool, begun, places)
 
-    def advance(self, params, context: Context, pool: Pool) -> tuple[Pool, Found]:
-        policy, prm, shared = self._merge(params)
-        pool, decoded = self._written(policy, shared, context, pool)
-        pool, places, snapshot = self._settled(prm, shared, context, pool)
-        return pool, Found(places, decoded[None], snapshot)
+    def advance(self, params: Params, context: Context, pool: Pool) -> tuple[Pool, Found]:
+        pool, decoded = self._written(params, context, pool)
+        pool, places, found = self._settled(params.sources, (), context, pool)
+        return pool, Found(places, decoded[None], found)
 
-    def _written(
-        self, policy: Decoder, shared: Shared, context: Context, pool: Pool
-    ) -> tuple[Pool, Int[Array, ""]]:
+    def prefill(self, params: Params, prompts: Prompts) -> Context:
+        """The prompts' caches."""
+        budget, sources = self.rules.settings.budget, params.sources
+        policy = nnx.merge(self.policy, params.policy)
+        asked = zip(sources.prompted, prompts.prm, prompts.prm_length, strict=True)
+        return Context(
+            cache.prefill(policy, prompts.policy, prompts.policy_length, budget.max_tokens),
+            tuple(
+                cache.prefill(sources.module(i).decoder, ids, length, sources.room(i, budget))
+                for i, ids, length in asked
+            ),
+            prompts.job,
+        )
+
+    def reward(
+        self, sources: Sources, context: Context, told: tuple = (), columns: int = 0
+    ) -> rewards.RewardModel:
+        """The reward of particles of the problems of `context`."""
+        settings = self.rules.settings
+        return reward_model(
+            sources,
+            context.prm,
+            told or (None,) * len(sources.parts),
+            settings.budget,
+            columns=columns,
+            kv_format=settings.kv_format,
+        )
+
+    def _written(self, params: Params, context: Context, pool: Pool) -> tuple[Pool, Int[Array, ""]]:
         """Tokens until enough problems have written their steps, and how many rows were decoded."""
         writer = Writer(
-            policy,
+            nnx.merge(self.policy, params.policy),
             context.policy,
-            shared.stop,
+            params.stop,
             self.rules.settings.sampling,
             self.rules.settings.budget,
         )
@@ -155,26 +181,15 @@ class Programs(NamedTuple):
         done = ready(pool.busy, pool.flight)
         return jnp.argsort(~done, stable=True)[: self._together(p)].astype(jnp.int32), done
 
-    def _settled(self, prm, shared: Shared, context: Context, pool: Pool):
+    def _settled(self, sources: Sources, told: tuple, context: Context, pool: Pool):
         """(pool, places, snapshot) after `_settle` of the chosen; places not done are past the last."""
         p, (places, done) = pool.busy.shape[0], self._chosen(pool)
         if len(places) == p:
-            pool, snapshot = self._settle(prm, shared, context, pool)
-            return pool, places, snapshot
-        part, snapshot = self._settle(prm, shared, *take((context, pool), places))
+            pool, found = self._settle(sources, told, context, pool)
+            return pool, places, found
+        part, found = self._settle(sources, told, *take((context, pool), places))
         places = jnp.where(done[places], places, p)
-        return put(pool, part, places), places, snapshot
-
-    def _prefill(
-        self, policy: Decoder, prm: RewardModule | None, shared: Shared, prompts: Prompts
-    ) -> Context:
-        budget = self.rules.settings.budget
-        room = budget.max_tokens + budget.max_steps
-        room = room if shared.text is None else shared.text.reading.solution
-        return Context(
-            cache.prefill(policy, prompts.policy, prompts.policy_length, budget.max_tokens),
-            prm and cache.prefill(prm.decoder, prompts.prm, prompts.prm_length, room),
-        )
+        return put(pool, part, places), places, found
 
     def _begun(self, blank: particles.Particles, busy, keys) -> Pool:
         """Generation 0: blank particles of equal weight, nothing resampled."""
@@ -188,59 +203,24 @@ class Programs(NamedTuple):
         flight = begin(blank, self.rules.settings.budget)
         return Pool(state, flight, stay, resampled, keys, row_keys, busy)
 
-    def _settle(self, prm, shared: Shared, context: Context, pool: Pool) -> tuple[Pool, Snapshot]:
+    def _settle(
+        self, sources: Sources, told: tuple, context: Context, pool: Pool
+    ) -> tuple[Pool, Snapshot]:
         """Weighs the steps that are written, resamples, and begins the next ones."""
         budget, state = self.rules.settings.budget, pool.state
         x = land(state.particles, pool.flight, state.particles.policy_cache, budget)
-        x = x if shared.text is None else foreign.ended(x, shared.text)
-        x, log_g = weighed(x, self._reward(prm, shared, context), self.rules.settings)
+        for text in told:
+            x = foreign.ended(x, text) if isinstance(text, foreign.Text) else x
+        x, log_g = weighed(x, self.reward(sources, context, told), self.rules.settings)
         state = state._replace(particles=x)
         state, info = smc.weighed(state, log_g, pool.ancestors, pool.resampled)
-        snapshot = self._snapshot(state, info)
+        found = snapshot(state, info, budget.step_tokens)
         busy = pool.busy & ~jnp.all(x.finished, axis=1)
         state, ancestors, resampled, row_keys = smc.resample(
             _generation(pool.keys, state.t + 1), state, self.rules.resampler, self.rules.move
         )
         flight = begin(state.particles, budget)
-        return Pool(state, flight, ancestors, resampled, pool.keys, row_keys, busy), snapshot
-
-    def _reward(
-        self, prm: RewardModule | None, shared: Shared, context: Context, columns: int = 0
-    ) -> rewards.RewardModel:
-        kept = self.rules.settings.kv_format
-        if prm is None or context.prm is None:
-            return rewards.none()
-        if shared.text is not None:
-            return foreign.text_reward(prm, context.prm, shared.text, kv_format=kept)
-        return rewards.process_reward(
-            prm,
-            context.prm,
-            shared.strip,
-            shared.probe,
-            step_tokens=self.rules.settings.budget.step_tokens,
-            columns=columns,
-            kv_format=kept,
-        )
-
-    def _snapshot(self, state: smc.State, info: smc.Info) -> Snapshot:
-        x = state.particles
-        tokens, _ = last_step(x, self.rules.settings.budget.step_tokens)
-        return Snapshot(
-            step=tokens,
-            new_tokens=x.new_tokens,
-            new_reward_tokens=x.new_reward_tokens,
-            value=x.value,
-            log_weights=state.log_weights,
-            finished=x.finished,
-            truncated=x.truncated,
-            log_prob=x.log_prob,
-            log_evidence=state.log_evidence,
-            info=info,
-        )
-
-    def _merge(self, params) -> tuple[Decoder, RewardModule | None, Shared]:
-        policy, prm, shared = params
-        return nnx.merge(self.policy, policy), self.prm and nnx.merge(self.prm, prm), shared
+        return Pool(state, flight, ancestors, resampled, pool.keys, row_keys, busy), found
 
 
 def _generation(keys: Key[Array, " p"], t: Int[Array, " p"]) -> Key[Array, " p"]:

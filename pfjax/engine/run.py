@@ -19,15 +19,18 @@ from pfjax.engine.pool import Context, Found, Pool, Prompts, Snapshot
 from pfjax.reasoning.flight import Budget
 
 LARGE_BATCH = 512
-EncodedPrompt = tuple[list[int], list[int]]
+EncodedPrompt = tuple[list[int], ...]
 
 
 class Job(NamedTuple):
-    """A problem to solve: the prompts of policy and PRM, and its key."""
+    """A problem to solve: the prompts of the policy and of every PRM, its key, and its question, where
+    the host reads texts. `index` is its place in the list of jobs.
+    """
 
     index: int
     prompt: EncodedPrompt
     key: Key[Array, ""]
+    question: str = ""
 
 
 def run(
@@ -38,19 +41,24 @@ def run(
     done: Callable[[int], None] = lambda count: None,
     *,
     ahead: bool = False,
+    watch: Callable[[int, list[Snapshot]], None] = lambda index, history: None,
 ) -> dict[int, list[Snapshot]]:
     """The generations of every job, by its index, without the problem axis.
 
-    With `ahead` the programs that come next are compiled while the device is at work.
+    With `ahead` the programs that come next are compiled while the device is at work. `watch` is shown
+    the generations of a job whenever it has a new one.
     """
     histories: dict[int, list[Snapshot]] = {job.index: [] for job in jobs}
+    questions = [job.question for job in sorted(jobs, key=lambda job: job.index)]
     finished = 0
     groups = _by_width(jobs, batch)
     try:
         for group, following in zip(groups, [*groups[1:], None], strict=True):
             coming = following if ahead else None
-            for index, snapshot, over in _pool(engine, budget, deque(group), batch, ahead, coming):
+            flow = _pool(engine, budget, deque(group), batch, ahead, coming, questions)
+            for index, snapshot, over in flow:
                 histories[index].append(snapshot)
+                watch(index, histories[index])
                 finished += over
                 if over:
                     done(finished)
@@ -66,6 +74,7 @@ def _pool(
     batch: int,
     prepare: bool,
     coming: list[Job] | None,
+    questions: Sequence[str],
 ) -> Iterator[tuple[int, Snapshot, bool]]:
     """(job, its newest generation, whether it is over), as they come."""
     width = _width(waiting)
@@ -74,9 +83,9 @@ def _pool(
         first = [waiting.popleft() for _ in range(min(batch, len(waiting)))]
         places = dict(enumerate(first))
         level = _first_level(engine, budget, batch)
-        prompts, keys = pad([j.prompt for j in first], batch, width), _keys(first, batch)
+        prompts, keys = _padded(first, batch, width), _keys(first, batch)
         context, pool = engine.start(prompts, keys, level)
-        pool, found = engine.advance(context, pool)
+        pool, found = engine.advance(context, pool, questions)
         if prepare and not own:
             levels = {_level(budget, t, batch * engine.n) for t in range(1, budget.max_steps)}
             engine.prepare(context, pool, sorted(levels))
@@ -89,7 +98,7 @@ def _pool(
             if not own and generation + 1 < budget.max_steps:
                 # The host reads a generation while the device is at the next one, which the last time is idle.
                 pool = engine.grow(pool, _level(budget, generation + 1, batch * engine.n))
-                pool, ahead = engine.advance(context, pool)
+                pool, ahead = engine.advance(context, pool, questions)
             found = jax.tree.map(np.asarray, found)
             for place, snapshot in _rows(found, engine.groups, batch):
                 if place not in places:
@@ -99,7 +108,7 @@ def _pool(
             if own and waiting:
                 context, pool = _refill(engine, context, pool, places, waiting, batch, width)
             if ahead is None and places:
-                pool, ahead = engine.advance(context, pool)
+                pool, ahead = engine.advance(context, pool, questions)
             found = ahead
             generation += 1
 
@@ -137,11 +146,10 @@ def _refill(
                 places[group * each + free[i]] = job
     if all(job is None for job in entering):
         return context, pool
-    blank = ([0, 0], [0, 0])
-    prompts = pad([job.prompt if job else blank for job in entering], len(entering), width)
-    active = jnp.asarray([job is not None for job in entering])
     some = next(job for job in entering if job)
-    keys = _keys([job or some for job in entering], len(entering))
+    filled = [job or some for job in entering]
+    prompts, keys = _padded(filled, len(filled), width), _keys(filled, len(filled))
+    active = jnp.asarray([job is not None for job in entering])
     return engine.admit(
         context, pool, prompts._replace(active=active), keys, jnp.asarray(local, jnp.int32)
     )
@@ -152,7 +160,7 @@ def _prepare(
 ) -> None:
     """Compiles the first programs of `jobs` in the background."""
     first = jobs[:batch]
-    prompts = pad([job.prompt for job in first], batch, _width(jobs))
+    prompts = _padded(first, batch, _width(jobs))
     level = _first_level(engine, budget, batch)
     engine.prepare_start(prompts, _keys(first, batch), level, context, pool)
 
@@ -209,9 +217,16 @@ def _keys(jobs: Sequence[Job], batch: int) -> Key[Array, " p"]:
     return jnp.stack(keys + keys[:1] * (batch - len(keys)))
 
 
-def pad(prompts: Sequence[EncodedPrompt], batch: int, width: int) -> Prompts:
-    """Arrays of `batch` rows and `width` columns."""
-    full = [*prompts, *[([0, 0], [0, 0])] * (batch - len(prompts))]
+def _padded(jobs: Sequence[Job], batch: int, width: int) -> Prompts:
+    return pad([job.prompt for job in jobs], batch, width, [job.index for job in jobs])
+
+
+def pad(
+    prompts: Sequence[EncodedPrompt], batch: int, width: int, jobs: Sequence[int] = ()
+) -> Prompts:
+    """Arrays of `batch` rows and `width` columns; `jobs` are the problems' numbers (0, 1, ...)."""
+    kinds = len(prompts[0])
+    full = [*prompts, *[([0, 0],) * kinds] * (batch - len(prompts))]
 
     def block(rows: list[list[int]]):
         table = np.zeros((batch, width), np.int32)
@@ -219,8 +234,11 @@ def pad(prompts: Sequence[EncodedPrompt], batch: int, width: int) -> Prompts:
             row[: len(ids)] = ids
         return jnp.asarray(table), jnp.asarray([len(r) for r in rows], jnp.int32)
 
-    policy, policy_length = block([p[:-1] for p, _ in full])
-    prm, prm_length = block([p for _, p in full])
-    last = jnp.asarray([p[-1] for p, _ in full], jnp.int32)
+    policy, policy_length = block([p[0][:-1] for p in full])
+    prm = [block([p[k] for p in full]) for k in range(1, kinds)]
+    last = jnp.asarray([p[0][-1] for p in full], jnp.int32)
     active = jnp.arange(batch, dtype=jnp.int32) < len(prompts)
-    return Prompts(policy, policy_length, last, prm, prm_length, active)
+    numbers = [*(jobs or range(len(prompts))), *[0] * (batch - len(prompts))]
+    ids, lengths = (tuple(pair[k] for pair in prm) for k in (0, 1))
+    job = jnp.asarray(numbers, jnp.int32)
+    return Prompts(policy, policy_length, last, ids, lengths, active, job)

@@ -9,7 +9,6 @@ from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import methods
-from pfjax.search.loading import budget
 from pfjax.search.result import Result
 from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
@@ -29,7 +28,7 @@ def measure_policy(
     a solution.
     """
     chosen = [orchard.generate(i, split) for i in range(problems)]
-    solver = Solver(policy, None, Sampling(temperature), budget(policy))
+    solver = Solver(policy, None, Sampling(temperature))
     results = solver.solve([p.question for p in chosen], samples, key, method="majority")
     right = [
         [same_answer(s.answer, p.answer) for s in r.solutions]
@@ -139,7 +138,7 @@ def measure_prm(
     Log-odds against "all steps so far are right", up to the first error.
     """
     chosen = [orchard.generate(i, split) for i in range(problems)]
-    solver = Solver(policy, prm, budget=budget(policy))
+    solver = Solver(policy, prm)
     results = solver.solve([p.question for p in chosen], samples, key, method="best-of-n")
     values, labels, final, correct = [], [], [], []
     for problem, result in zip(chosen, results, strict=True):

@@ -8,31 +8,35 @@ compiled program (`hlo.py`).
 
 import os
 import time
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from pfjax import smc
 from pfjax.engine.engine import Engine
 from pfjax.engine.pool import Context, Pool
-from pfjax.engine.programs import Rules, Shared
+from pfjax.engine.programs import Params, Rules
 from pfjax.engine.run import bucket, pad
 from pfjax.models.cache import KV
+from pfjax.models.prm import RewardModule
 from pfjax.models.sharding import weight_spec
 from pfjax.plan import hlo
 from pfjax.plan.setup import Setup
 from pfjax.plan.weights import as_loaded, weights
-from pfjax.reasoning import automaton, rewards
+from pfjax.reasoning import automaton
+from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.move import is_cache
-from pfjax.reasoning.passes import PRMState
 from pfjax.reasoning.sampling import Sampling
+from pfjax.reasoning.sources import Plain, Sources, plain
+from pfjax.reasoning.strip import StripTable, strip_table
 from pfjax.search import methods
 
 _TOPOLOGIES = {
@@ -143,8 +147,7 @@ def compile_step(setup: Setup, mesh: Mesh, name: str) -> Compiled:
 
 
 def _reward_caches(state: smc.State) -> tuple[KV, ...]:
-    reward = state.particles.reward_state
-    return (reward.kv,) if isinstance(reward, PRMState) else ()
+    return tuple(reward.kv for reward in state.particles.reward_state)
 
 
 def _engine(setup: Setup, mesh: Mesh) -> Engine:
@@ -152,33 +155,39 @@ def _engine(setup: Setup, mesh: Mesh) -> Engine:
     policy = nnx.merge(*weights(setup.policy, *how, setup.model))
     prm = None if setup.prm is None else nnx.merge(*weights(setup.prm, *how, setup.model))
     method = methods.find("pf" if prm is not None else "majority")
-    settings = Settings(Sampling(), setup.budget, method.potential(1.0), setup.kv_format)
-    shared = jax.eval_shape(partial(_tables, setup.policy.config.vocab_size))
+    settings = Settings(Sampling(), setup.budget, method.weighing(1.0), setup.kv_format)
+    stop, strip = jax.eval_shape(partial(_tables, setup.policy.config.vocab_size))
+    probe = jax.ShapeDtypeStruct((), jnp.int32)
+    read = Sources() if prm is None else plain(cast(RewardModule, prm), strip, cast(Array, probe))
     rules = Rules(settings, method.resampler, setup.particles)
-    return Engine(policy, prm, shared, rules, mesh)
+    return Engine(policy, read, stop, rules, mesh)
 
 
-def _tables(size: int) -> Shared:
-    small = Shared(
-        automaton.stop_table([b""], [0]), rewards.strip_table([b""], [0]), jnp.zeros(1, jnp.int32)
-    )
-    wide = jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], size), x.dtype), small)
-    return wide._replace(probe=jnp.int32(0))
+def _tables(size: int) -> tuple[StopTable, StripTable]:
+    small = automaton.stop_table([b""], [0]), strip_table([b""], [0])
+    return jax.tree.map(lambda x: jnp.zeros((*x.shape[:-1], size), x.dtype), small)
 
 
-def _arguments(engine: Engine, setup: Setup, mesh: Mesh) -> tuple[PyTree, Context, Pool]:
+def _arguments(engine: Engine, setup: Setup, mesh: Mesh) -> tuple[Params, Context, Pool]:
     """Abstract arguments of a step, each with its place on the mesh."""
     p = -(-setup.problems // setup.problem) * setup.problem
     ids = [0] * setup.prompt_tokens
-    prompts = jax.eval_shape(lambda: pad([(ids, ids)], p, bucket(len(ids))))
+    kinds = 1 + len(engine.params.sources.prompted)
+    prompts = jax.eval_shape(lambda: pad([(ids,) * kinds], p, bucket(len(ids))))
     context, pool = engine.shapes(prompts, setup.budget.max_tokens)
-    policy, prm, shared = engine.params
+    policy, sources, stop = engine.params
     place = partial(_placed, mesh)
-    params = (
-        _weights_placed(policy, as_loaded(setup.policy, setup.model), mesh),
-        () if setup.prm is None else _weights_placed(prm, as_loaded(setup.prm, setup.model), mesh),
-        jax.tree.map(lambda x: place(x, P()), shared),
-    )
+    everywhere = partial(jax.tree.map, lambda x: place(x, P()))
+    if setup.prm is not None:
+        (prm,) = sources.parts
+        assert isinstance(prm, Plain)
+        weights = _weights_placed(prm.weights, as_loaded(setup.prm, setup.model), mesh)
+        prm = replace(
+            prm, weights=weights, strip=everywhere(prm.strip), probe=everywhere(prm.probe)
+        )
+        sources = Sources((prm,))
+    policy = _weights_placed(policy, as_loaded(setup.policy, setup.model), mesh)
+    params = Params(policy, sources, everywhere(stop))
     over = P("problem")
     return (
         params,

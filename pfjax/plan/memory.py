@@ -45,14 +45,14 @@ def memory(work: Workload) -> Memory:
     state = pool.state
     x = pool.state.particles
     policy_cache, prm_cache = caches(work)
-    rest = x._replace(policy_cache=(), reward_state=x.reward_state[1:])
-    lengths = [p._replace(kv=()) for p in (context.policy, context.prm) if p is not None]
-    prompt = sum(map(nbytes, (*lengths, pool.resampled, pool.keys, pool.busy)))
+    rest = x._replace(policy_cache=(), reward_state=tuple(r[1:] for r in x.reward_state))
+    lengths = [p._replace(kv=()) for p in (context.policy, *context.prm)]
+    prompt = sum(map(nbytes, (*lengths, context.job, pool.resampled, pool.keys, pool.busy)))
     prompt += sum(map(nbytes, (state.log_evidence, state.evidence_error, state.t, state.status)))
     prompt += split_bytes(context.policy.kv, work.policy, work.model)
     buffers = split_bytes(found.policy_buffer, work.policy, work.model)
-    if work.prm is not None and context.prm is not None and found.prm_buffer is not None:
-        prompt += split_bytes(context.prm.kv, work.prm, work.model)
+    if work.prm is not None and found.prm_buffer is not None:
+        prompt += split_bytes(context.prm[0].kv, work.prm, work.model)
         buffers += split_bytes(found.prm_buffer, work.prm, work.model)
     row = sum(
         map(nbytes, (rest, pool.state.log_weights, pool.flight, pool.ancestors, pool.row_keys))
@@ -62,7 +62,7 @@ def memory(work: Workload) -> Memory:
     return Memory(
         policy_weights=weight_bytes(work.policy, *weights),
         prm_weights=weight_bytes(work.prm, *weights) if work.prm else 0,
-        tables=table_bytes() * work.policy.config.vocab_size,
+        tables=table_bytes(_strips(work)) * work.policy.config.vocab_size,
         prompts=prompt * work.problems,
         particles=row * work.rows,
         moved=(policy_cache + prm_cache) * work.rows,
@@ -71,14 +71,18 @@ def memory(work: Workload) -> Memory:
     )
 
 
+def _strips(work: Workload) -> bool:
+    return work.prm is not None and not work.prm.reads_text
+
+
 def _activations(work: Workload) -> int:
     found = work.shapes
     parts = [3 * 4 * work.rows * work.policy.config.vocab_size]
     width = found.context.policy.kv.k[0].shape[-1]
     parts.append(_block(work.policy, work, work.problems, width, width))
-    if work.prm is not None and found.context.prm is not None and found.prm_buffer is not None:
-        prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm.kv, found.prm_buffer))
-        columns = prompt + found.pool.state.particles.reward_state.kv.k[0].shape[-1] + buffer
+    if work.prm is not None and found.prm_buffer is not None:
+        prompt, buffer = (kv.k[0].shape[-1] for kv in (found.context.prm[0].kv, found.prm_buffer))
+        columns = prompt + found.pool.state.particles.reward_state[0].kv.k[0].shape[-1] + buffer
         parts.append(_block(work.prm, work, work.problems, prompt, prompt))
         step, block = prm_step(work.prm, work.budget)
         rows = work.problems * group_size(work.problems, work.particles, step, block)

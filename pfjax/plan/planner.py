@@ -131,11 +131,8 @@ def parse_mesh(text: str) -> tuple[int, int]:
 
 def _budget(request: Request, generation: dict) -> Budget:
     """What is asked for, else the policy's own, else the defaults of `pfjax.load`."""
-    return Budget(
-        step_tokens=request.step_tokens or int(generation.get("step_tokens") or 256),
-        max_tokens=request.max_tokens or int(generation.get("max_new_tokens") or 1024),
-        max_steps=request.max_steps or int(generation.get("max_steps") or 40),
-    )
+    asked = request.step_tokens, request.max_tokens, request.max_steps
+    return Budget(*(number or 0 for number in asked)).filled(generation)
 
 
 def _choose(setup: Setup) -> Setup:

@@ -90,10 +90,10 @@ def _decode(work: Workload, device: Device) -> Ceiling:
 
 def _scoring(work: Workload, device: Device) -> Ceiling | None:
     found = work.shapes
-    if work.prm is None or found.context.prm is None or found.prm_buffer is None:
+    if work.prm is None or found.prm_buffer is None:
         return None
-    own = (found.pool.state.particles.reward_state.kv, found.prm_buffer)
-    columns, read = _attended(work, work.prm, found.context.prm.kv, own)
+    own = (found.pool.state.particles.reward_state[0].kv, found.prm_buffer)
+    columns, read = _attended(work, work.prm, found.context.prm[0].kv, own)
     width, block = prm_step(work.prm, work.budget)
     operations, sent = _layers(work, work.prm, work.rows * width, columns)
     return _ceiling(

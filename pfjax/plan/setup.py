@@ -55,8 +55,7 @@ class Setup(NamedTuple):
         room = self.policy.config.max_positions - self.budget.max_tokens
         if self.prm is None:
             return room
-        extra = self.budget.max_tokens + self.budget.max_steps
-        return min(room, self.prm.config.max_positions - extra)
+        return min(room, self.prm.config.max_positions - self.budget.prm_tokens)
 
     @property
     def fits(self) -> bool:

@@ -23,6 +23,7 @@ from pfjax.plan.weights import Model, is_split
 from pfjax.reasoning import automaton, foreign, particles, rewards
 from pfjax.reasoning.flight import Budget, begin
 from pfjax.reasoning.passes import blocks
+from pfjax.reasoning.strip import strip_table
 
 
 class Workload(NamedTuple):
@@ -81,20 +82,21 @@ def shapes(
     """Abstract arrays of the engine for one problem and one particle."""
     kept = jnp.dtype(dtype)
     ids = [0] * prompt_tokens
-    prompts = jax.eval_shape(lambda: pad([(ids, ids)], 1, bucket(prompt_tokens)))
-    prm_columns = budget.max_tokens + budget.max_steps
+    prompts = jax.eval_shape(lambda: pad([(ids,)], 1, bucket(prompt_tokens)))
+    prm_columns = budget.prm_tokens
 
     def allocate() -> Shapes:
         prefix = _prefix(policy, prompts.policy.shape[1], kept)
         own = cache.suffix_dtype(prefix, kv_format)
         step = cache.empty(policy.config, (1, 1), budget.block, kept)
         if prm is None:
-            return Shapes(Context(prefix, None), _pool(policy, budget, (), own), step, None)
-        prm_prefix = _prefix(prm, prompts.prm.shape[1], kept)
+            context = Context(prefix, (), prefix.length)
+            return Shapes(context, _pool(policy, budget, (), own), step, None)
+        prm_prefix = _prefix(prm, prompts.policy.shape[1], kept)
         reward = _reward(prm, prm_prefix, budget, prm_columns, kv_format).init(1, 1)
         buffer = cache.empty(prm.config, (1, 1), prm_step(prm, budget)[0], kept)
-        pool = _pool(policy, budget, reward, own)
-        return Shapes(Context(prefix, prm_prefix), pool, step, buffer)
+        pool = _pool(policy, budget, (reward,), own)
+        return Shapes(Context(prefix, (prm_prefix,), prefix.length), pool, step, buffer)
 
     return jax.eval_shape(allocate)
 
@@ -139,7 +141,7 @@ def _reward(
     if prm.reads_text:
         text = foreign.Text(foreign.room(budget, prm.config.max_positions))
         return foreign.text_reward(module, prefix, text, kv_format=kv_format)
-    strip = rewards.strip_table([b""], [0])
+    strip = strip_table([b""], [0])
     return rewards.process_reward(
         module,
         prefix,
@@ -155,7 +157,7 @@ def caches(work: Workload) -> tuple[int, int]:
     """Bytes on each device of one particle's policy cache and PRM cache."""
     x = work.shapes.pool.state.particles
     policy = split_bytes(x.policy_cache, work.policy, work.model)
-    return policy, split_bytes(x.reward_state.kv, work.prm, work.model) if work.prm else 0
+    return policy, split_bytes(x.reward_state[0].kv, work.prm, work.model) if work.prm else 0
 
 
 def kv_bytes(model: Model, dtype: str, size: int = 1, kv_format: str | None = None) -> int:
@@ -175,10 +177,10 @@ def split_bytes(kv: cache.KV, model: Model, size: int) -> int:
     return nbytes(kv) // (size if is_split(model.config, "k_proj", size) else 1)
 
 
-@lru_cache(maxsize=1)
-def table_bytes() -> int:
-    """Bytes a token id takes in the tables that find step ends and strip delimiters."""
-    pair = jax.eval_shape(
-        lambda: (automaton.stop_table([b""], [0]), rewards.strip_table([b""], [0]))
+@lru_cache(maxsize=2)
+def table_bytes(strips: bool) -> int:
+    """Bytes a token id takes in the table that finds step ends, and the one that strips delimiters."""
+    tables = jax.eval_shape(
+        lambda: (automaton.stop_table([b""], [0]), strip_table([b""], [0]) if strips else ())
     )
-    return nbytes(pair)
+    return nbytes(tables)

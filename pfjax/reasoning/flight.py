@@ -5,7 +5,8 @@ cache, flight = block(...)                        more tokens for every row, see
 x = land(x, flight)                               the step becomes part of the solution
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,35 @@ BLOCK = 16
 
 
 class Budget(NamedTuple):
-    """Tokens of a step, tokens of a solution, steps of a solution."""
+    """Tokens of a step, tokens of a solution, steps of a solution; 0 means the policy's own.
 
-    step_tokens: int = 16
-    max_tokens: int = 96
-    max_steps: int = 12
+    A policy's own are in its generation_config.json (step_tokens, max_new_tokens, max_steps), or 256,
+    1024 and 40.
+    """
+
+    step_tokens: int = 0
+    max_tokens: int = 0
+    max_steps: int = 0
+
+    def filled(self, own: Mapping[str, Any]) -> "Budget":
+        """Itself with the policy's own instead of 0; ValueError for negative numbers.
+
+        >>> Budget(max_tokens=300).filled({"step_tokens": 16})
+        Budget(step_tokens=16, max_tokens=300, max_steps=40)
+        """
+        for name, value in self._asdict().items():
+            if value < 0:
+                raise ValueError(
+                    f"budget.{name} is {value}, wanted 1 or more, or 0 for the policy's."
+                )
+        names = {"step_tokens": 256, "max_new_tokens": 1024, "max_steps": 40}
+        found = [int(own.get(name) or default) for name, default in names.items()]
+        return Budget(*(mine or its for mine, its in zip(self, found, strict=True)))
+
+    @property
+    def prm_tokens(self) -> int:
+        """Tokens of a solution with a probe behind every step."""
+        return self.max_tokens + self.max_steps
 
     @property
     def block(self) -> int:
@@ -79,6 +104,7 @@ def land(x: Particles, flight: Flight, kv: cache.KV, budget: Budget) -> Particle
         num_steps=num_steps,
         history=first_alike(x.history, written(flight), moved),
         new_tokens=flight.count,
+        log_g=jnp.zeros_like(x.log_g),
         log_prob=x.log_prob + flight.log_prob,
         finished=flight.finished | over | out_of_steps,
         truncated=x.truncated | over | out_of_steps,

@@ -21,10 +21,11 @@ from pfjax import models
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import passes
+from pfjax.reasoning.asked import step_text
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.passes import PRMState, blocks
-from pfjax.reasoning.rewards import RewardModel
+from pfjax.reasoning.rewards import Cost, RewardModel
 
 PER_STEP = 2
 """PRM tokens that a format may put between a step and what stands before it."""
@@ -148,9 +149,7 @@ class Reader:
 
     def encoded(self, step: list[int], first: bool) -> list[int]:
         """The PRM's ids of a step of policy ids, and of what stands around it."""
-        while step and step[-1] in self.policy.eos_ids:
-            step = step[:-1]
-        text, form = self.policy.tokenizer.decode(step).strip(), self.prm.format
+        text, form = step_text(self.policy, step), self.prm.format
         return [*(() if first else form.after), *form.step(text, first), *form.probe]
 
 
@@ -177,11 +176,8 @@ def text_reward(
         )
         kv, new = cache.commit(state.kv, found.buffer, state.length), count > 0
         length = state.length + jnp.where(new, count - reading.dropped, 0)
-        return (
-            PRMState(kv, length),
-            jnp.where(new, found.value, x.value),
-            jnp.maximum(found.cost, 0),
-        )
+        cost = jnp.maximum(found.cost, 0)
+        return PRMState(kv, length), found.value, Cost(cost, jnp.zeros_like(cost))
 
     return RewardModel(init, score)
 

@@ -11,7 +11,7 @@ temperature and top-p. Knows nothing of text.
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
 
 from pfjax import smc
 from pfjax.models import cache
@@ -41,18 +41,32 @@ class Settings(NamedTuple):
 def language_model(
     policy: Decoder,
     prefix: cache.Prefix,
-    blank: particles.Particles,
+    last: Int[Array, " p"],
     table: StopTable,
     reward: RewardModel,
     settings: Settings,
 ) -> smc.FeynmanKac:
-    """The model of p problems; `prefix` holds each prompt but its last token, which is
-    `blank.last`.
+    """The model of p problems; `prefix` holds each prompt but its last token, which is in `last`.
 
-    `blank` are the particles before the first step (`particles.empty`), handed in so that zero
-    caches are arguments of the compiled program and not constants in it.
+    Algorithms may put any particle in any row of its problem, and weigh it again: it then weighs the same.
     """
     writer = Writer(policy, prefix, table, settings.sampling, settings.budget)
+    budget = settings.budget
+
+    def init(keys: Key[Array, "p n"]) -> particles.Particles:
+        blank = particles.empty(
+            policy.config,
+            last,
+            jnp.ones(last.shape, bool),
+            keys.shape[1],
+            max_tokens=budget.max_tokens,
+            step_tokens=budget.step_tokens,
+            max_steps=budget.max_steps,
+            columns=budget.max_tokens + budget.slack,
+            reward_state=reward.init(*keys.shape),
+            dtype=cache.suffix_dtype(prefix, settings.kv_format),
+        )
+        return propose(writer, keys, blank)
 
     def propagate(keys, x, t):
         del t
@@ -60,9 +74,9 @@ def language_model(
 
     def weigh(x: particles.Particles, t):
         del t
-        return weighed(x, reward, settings)
+        return weighed(x._replace(history=particles.alike(x)), reward, settings)
 
-    return smc.FeynmanKac(lambda keys: propagate(keys, blank, 0), propagate, weigh)
+    return smc.FeynmanKac(init, propagate, weigh)
 
 
 def weighed(
@@ -73,12 +87,16 @@ def weighed(
     # A solution cut by the token budget in mid-step keeps its last value; so does one that was finished before.
     new = (x.num_steps > x.scored) & ~(x.truncated & (x.length >= settings.budget.max_tokens))
     value = jnp.where(new, value, x.value)
-    aggregate, log_g = potentials.weigh(settings.potential, x.aggregate, value, x.num_steps, new)
+    aggregate, log_g = potentials.weigh(
+        settings.potential, x.aggregate, value, x.num_steps, new, x.log_g
+    )
     x = x._replace(
         value=value,
         aggregate=aggregate,
+        log_g=log_g,
         scored=x.num_steps,
-        new_reward_tokens=cost,
+        new_reward_tokens=cost.tokens,
+        new_reward_calls=cost.calls,
         reward_state=state,
     )
     return x, log_g

@@ -7,6 +7,7 @@ nothing of how steps are proposed or weighed.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -24,7 +25,9 @@ class Particles(NamedTuple):
     with the same one are alike until they write again. It is a row's own number if it wrote no step then,
     or if there are more than `MOST_COMPARED` rows.
     `new_tokens` and `new_reward_tokens` count what policy and reward model processed in the newest
-    generation.
+    generation, `new_reward_calls` values that the host was asked for. `log_g` is log G of the newest
+    generation, so that a particle that is weighed again (the reference of a conditional filter)
+    weighs the same.
     """
 
     tokens: Int[Array, "p n s"]
@@ -36,9 +39,11 @@ class Particles(NamedTuple):
     scored: Int[Array, "p n"]
     new_tokens: Int[Array, "p n"]
     new_reward_tokens: Int[Array, "p n"]
+    new_reward_calls: Int[Array, "p n"]
     log_prob: Float[Array, "p n"]
     value: Float[Array, "p n"]
     aggregate: Float[Array, "p n"]
+    log_g: Float[Array, "p n"]
     finished: Bool[Array, "p n"]
     truncated: Bool[Array, "p n"]
     stop: automaton.StopState
@@ -76,15 +81,24 @@ def empty(
         scored=zeros,
         new_tokens=zeros,
         new_reward_tokens=zeros,
+        new_reward_calls=zeros,
         log_prob=floats,
         value=floats,
         aggregate=floats,
+        log_g=floats,
         finished=jnp.broadcast_to(~active[:, None], rows),
         truncated=jnp.zeros(rows, bool),
         stop=automaton.start(rows),
         policy_cache=cache.empty(config, rows, columns, dtype),
         reward_state=reward_state,
     )
+
+
+def alike(x: Particles) -> Int[Array, "p n"]:
+    """`history` by comparing whole solutions: for particles that did not stay in their rows."""
+    columns = jax.lax.broadcasted_iota(jnp.int32, x.tokens.shape, 2)
+    tokens = jnp.where(columns < x.length[..., None], x.tokens, -1)
+    return first_alike(jnp.zeros_like(x.length), tokens, x.num_steps > x.scored)
 
 
 def last_step(x: Particles, width: int) -> tuple[Int[Array, "p n w"], Int[Array, "p n"]]:

@@ -32,6 +32,11 @@ class PRMState(NamedTuple):
     length: Int[Array, "p n"]
 
 
+def is_prm_state(node) -> bool:
+    """Whether a node of a tree is what a PRM has read."""
+    return isinstance(node, PRMState)
+
+
 class Read(NamedTuple):
     """Values at the rows' last tokens, keys and values of their steps, and how many tokens each row
     adds: none for a copy of an earlier row, which accelerators read along but nothing has to.

@@ -7,7 +7,8 @@ the empty solution) and gives log G_t. With `telescoping`, `maximum`, `minimum` 
 
 whatever the number of steps: the sum telescopes and finished particles weigh 1. `odds_product`
 (what the code of Puri et al. 2025, arXiv 2502.01618, runs) and `prob_product` (what its equation 2
-says) multiply a factor in at every step.
+says) multiply a factor in at every step. A value of -inf kills
+its solution under all of them.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 class Potential(NamedTuple):
@@ -74,15 +75,18 @@ def weigh(
     aggregate: Float[Array, "p n"],
     value: Float[Array, "p n"],
     count: Int[Array, "p n"],
-    new: Array,
+    new: Bool[Array, "p n"],
+    log_g: Float[Array, "p n"],
 ) -> tuple[Float[Array, "p n"], Float[Array, "p n"]]:
     """(aggregate, log G) where `new` marks the rows that have a step to weigh.
 
-    The others keep A and weigh 1.
+    The others keep A and `log_g`. A value of -inf kills, whatever the potential: A is -inf from then on.
     """
-    moved, log_g = potential.update(aggregate, value, count)
+    moved, found = potential.update(aggregate, value, count)
     weighed = new | jnp.full_like(new, not potential.absorbing)
-    return jnp.where(new, moved, aggregate), jnp.where(weighed, log_g, 0.0)
+    dead = jnp.isneginf(aggregate) | (new & jnp.isneginf(value))
+    moved, found = (jnp.where(dead, -jnp.inf, x) for x in (moved, found))
+    return jnp.where(new, moved, aggregate), jnp.where(weighed, found, log_g)
 
 
 def _differences(aggregate: Callable[[Array, Array, Array], Array], tau: float) -> Potential:

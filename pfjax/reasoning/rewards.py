@@ -3,109 +3,104 @@
 A RewardModel is a pair of functions over batches of particles:
 
     init(p, n)        -> state                     any pytree with leading axes [p, n]; moves with the particles
-    score(state, x)   -> (state, v[p, n], cost)    values of the newest steps; cost[p, n] tokens that it adds
+    score(state, x)   -> (state, v[p, n], Cost)    values of the newest steps, and what they cost
 
 `process_reward` runs a PRM incrementally against its own KV cache: the step's tokens without the
 delimiter, then the probe token, whose cache entry is kept (the form of Qwen2.5-Math-PRM).
-`from_function` lifts any jax function of the tokens.
+`from_function` lifts any jax function of the tokens, `told` takes values that the host has found, and
+`combined` makes one value of several. Values of rows without a new step are not looked at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import passes
 from pfjax.reasoning.particles import Particles, last_step
 from pfjax.reasoning.passes import PRMState, blocks
+from pfjax.reasoning.strip import StripTable, strip
+
+
+class Cost(NamedTuple):
+    """Tokens that the newest steps added to what PRMs read, and values that the host was asked for."""
+
+    tokens: Int[Array, "p n"]
+    calls: Int[Array, "p n"]
 
 
 class RewardModel(NamedTuple):
     """See the module docstring."""
 
     init: Callable[[int, int], PyTree[Array]]
-    score: Callable[[PyTree[Array], Particles], tuple[PyTree[Array], Array, Array]]
+    score: Callable[[PyTree[Array], Particles], tuple[PyTree[Array], Array, Cost]]
 
 
-class StripTable(NamedTuple):
-    """How tokens lose the delimiter, from the last one on.
+class Told(NamedTuple):
+    """Values of the newest steps of every row, and how many of them the host was asked for."""
 
-    With the first j + 1 bytes of the delimiter still to drop, token v becomes `bare[j, v]` (-1 if
-    nothing is left) and leaves `rest[j, v]` bytes to drop, -1 if the token must stay.
-    """
-
-    bare: Int[Array, "d v"]
-    rest: Int[Array, "d v"]
+    value: Float[Array, "p n"]
+    calls: Int[Array, "p n"]
 
 
 def none() -> RewardModel:
     """Every value is 0 and costs nothing: plain sampling from the policy."""
-
-    def score(state, x):
-        return state, jnp.zeros_like(x.value), jnp.zeros_like(x.length)
-
-    return RewardModel(lambda p, n: (), score)
+    return _of_particles(lambda x: jnp.zeros_like(x.value))
 
 
 def from_function(value: Callable[[Array, Array], Array]) -> RewardModel:
     """Values from `value(tokens int32[s], length int32[]) -> float32[]`, a pure function of one
     solution.
     """
+    return _of_particles(lambda x: jax.vmap(jax.vmap(value))(x.tokens, x.length))
 
-    def score(state, x):
-        return state, jax.vmap(jax.vmap(value))(x.tokens, x.length), jnp.zeros_like(x.length)
+
+Ask = Callable[[Particles], Told]
+
+
+def told(values: Told | Ask | None) -> RewardModel:
+    """Values that the host has found, or is asked for; None while steps are written."""
+
+    def score(state, x: Particles):
+        if values is None:
+            raise ValueError("there are no values; score steps after the host has read them.")
+        known = values if isinstance(values, Told) else values(x)
+        return state, known.value, Cost(jnp.zeros_like(x.length), known.calls)
 
     return RewardModel(lambda p, n: (), score)
 
 
-def strip_table(
-    token_bytes: list[bytes], eos_ids: list[int], delimiter: str = "\n\n"
-) -> StripTable:
-    """The table for a vocabulary.
+def combined(
+    parts: Sequence[RewardModel], value: Callable[[Sequence[Array]], Array]
+) -> RewardModel:
+    """`value` of the values of all parts."""
 
-    Of tokens with the same bytes the last is taken: encoders prefer pieces to byte fall-backs.
-    """
-    end = delimiter.encode()
-    ids = {data: i for i, data in enumerate(token_bytes) if data}
-    bare = np.full((len(end), len(token_bytes)), -1, np.int32)
-    rest = np.full((len(end), len(token_bytes)), -1, np.int32)
-    for j in range(len(end)):
-        todo = end[: j + 1]
-        for i, data in enumerate(token_bytes):
-            if data.endswith(todo) and (data == todo or data[: -len(todo)] in ids):
-                bare[j, i], rest[j, i] = ids.get(data[: -len(todo)], -1), 0
-            elif data and todo.endswith(data):
-                rest[j, i] = len(todo) - len(data)
-    bare[-1, eos_ids], rest[-1, eos_ids] = -1, 0
-    return StripTable(jnp.asarray(bare), jnp.asarray(rest))
+    def init(p: int, n: int) -> PyTree[Array]:
+        return tuple(part.init(p, n) for part in parts)
+
+    def score(states, x: Particles):
+        found = [part.score(state, x) for part, state in zip(parts, states, strict=True)]
+        costs = [cost for _, _, cost in found]
+        total = Cost(
+            *(jnp.sum(jnp.stack(c), axis=0, dtype=jnp.int32) for c in zip(*costs, strict=True))
+        )
+        return tuple(state for state, _, _ in found), value([v for _, v, _ in found]), total
+
+    return RewardModel(init, score)
 
 
-def strip(
-    table: StripTable, tokens: Int[Array, "p n w"], count: Int[Array, "p n"]
-) -> tuple[Int[Array, "p n w"], Int[Array, "p n"]]:
-    """A step's tokens without its delimiter or EOS, and how many are left.
+def _of_particles(value: Callable[[Particles], Array]) -> RewardModel:
+    """A reward without a state, that costs nothing."""
 
-    A step stays as it is if a token would have to be cut where no token has the bytes before.
-    """
-    columns = jnp.arange(tokens.shape[2], dtype=jnp.int32)[None, None]
-    size = table.rest.shape[0]
-    cut, left, todo = tokens, count, jnp.full_like(count, size)
-    for _ in range(size):
-        last = columns == (left - 1)[..., None]
-        ending = jnp.sum(jnp.where(last, tokens, 0), axis=2)
-        active = (todo > 0) & (left > 0)
-        row = jnp.maximum(todo - 1, 0)
-        bare, rest = table.bare[row, ending], table.rest[row, ending]
-        cut = jnp.where(last & (active & (bare >= 0))[..., None], bare[..., None], cut)
-        left = left - (active & (bare < 0)).astype(jnp.int32)
-        todo = jnp.where(active, rest, todo)
-    gone = todo == 0
-    return jnp.where(gone[..., None], cut, tokens), jnp.where(gone, left, count)
+    def score(state, x: Particles):
+        none = jnp.zeros_like(x.length)
+        return state, value(x), Cost(none, none)
+
+    return RewardModel(lambda p, n: (), score)
 
 
 def process_reward(
@@ -140,7 +135,7 @@ def process_reward(
         found = passes.read(prm, prefix, state, tokens, count=count, first=x.history, block=block)
         kv = cache.commit(state.kv, found.buffer, state.length)
         after = PRMState(kv, state.length + count)
-        return after, jnp.where(new, found.value, x.value), found.cost
+        return after, found.value, Cost(found.cost, jnp.zeros_like(found.cost))
 
     return RewardModel(init, score)
 

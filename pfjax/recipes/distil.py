@@ -22,7 +22,7 @@ from pfjax.distill.search_data import Example, collect
 from pfjax.evaluation.orchard import measure_policy, measure_search
 from pfjax.reasoning.sampling import Sampling
 from pfjax.recipes.recipe import Progress, Recipe
-from pfjax.search.loading import budget, resolve
+from pfjax.search.loading import resolve
 from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
 
@@ -70,7 +70,7 @@ def train(
         for temperature in (1.0, TEMPERATURE):
             found = measure_policy(model, problems=held_out, temperature=temperature)
             metrics[f"pass@1 at temperature {temperature} {name}"] = found
-        solver = Solver(model, reward, budget=budget(model))
+        solver = Solver(model, reward)
         metrics[f"PF@8 {name}"] = measure_search(solver, particles=8, problems=held_out)
         metrics[f"PF@8 {name}"].pop("correct")
     return metrics
@@ -83,7 +83,7 @@ def by_problem(examples: list[Example]) -> list[list[Example]]:
 
 def _search(folder, policy, reward, problems, particles, progress) -> list[Example]:
     questions = [orchard.generate(FIRST + i).question for i in range(problems)]
-    solver = Solver(policy, reward, Sampling(TEMPERATURE), budget(policy))
+    solver = Solver(policy, reward, Sampling(TEMPERATURE))
     return collect(
         solver,
         questions,

@@ -25,7 +25,7 @@ from pfjax.embedded.tokenizer import PROBE
 from pfjax.models.prm import ProcessRewardModel
 from pfjax.recipes.embedded import drill
 from pfjax.recipes.recipe import Progress, Recipe
-from pfjax.search.loading import budget, resolve
+from pfjax.search.loading import resolve
 from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
 
@@ -157,7 +157,7 @@ def _data(path: Path, sampler: models.Policy, count: int, progress: Progress) ->
         with np.load(path, allow_pickle=False) as stored:
             return dict(stored)
     problems = [orchard.generate(FIRST + i, depth=(3, 7)) for i in range(count)]
-    solver = Solver(sampler, None, budget=budget(sampler))
+    solver = Solver(sampler, None)
     results = solver.solve(
         [p.question for p in problems],
         SAMPLES,

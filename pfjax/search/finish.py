@@ -1,32 +1,47 @@
-"""From the generations of one problem to its Result.
+"""From the generations of one problem to its Result, from particles to solutions.
 
 Host side: text, answers, counts.
 """
 
+from collections.abc import Sequence
+
+import jax
 import numpy as np
 
-from pfjax import smc
+from pfjax import models, smc
 from pfjax.engine.pool import Snapshot
-from pfjax.search import methods, tree
+from pfjax.reasoning.move import move_in_place
+from pfjax.reasoning.particles import Particles
+from pfjax.search import tree
+from pfjax.search.methods import Method
 from pfjax.search.result import Counts, Result, Solution
 from pfjax.tasks.grading import extract_answer, normal_form
 
 
-def finish(solver, method, question, prompts, history: list[Snapshot], seconds, compiled) -> Result:
-    """The Result of one problem; `history` holds its generations, without the problem axis."""
+def finish(
+    policy: models.Policy,
+    method: Method,
+    question: str,
+    prompts: Sequence[list[int]],
+    history: list[Snapshot],
+    seconds: float,
+    compiled: int,
+) -> Result:
+    """The Result of one problem; `history` holds its generations, without the problem axis.
+
+    ValueError if the method's answer rule returns no particle, or its ancestors are not in place.
+    """
     last = history[-1]
-    genealogy = _tree(solver.policy.tokenizer, history)
+    _require_in_place(method, history)
+    genealogy = _tree(policy.tokenizer, history)
     weights = np.exp(last.log_weights)
     solutions = []
     for i in range(len(weights)):
         path = genealogy.path(i)
-        text = "".join(node.text for node in path)
         solutions.append(
-            Solution(
-                text=text,
-                steps=[node.text.strip() for node in path],
-                tokens=[token for node in path for token in node.tokens],
-                answer=extract_answer(text),
+            _solution(
+                [node.text for node in path],
+                [token for node in path for token in node.tokens],
                 value=float(last.value[i]),
                 weight=float(weights[i]),
                 log_prob=float(last.log_prob[i]),
@@ -34,10 +49,7 @@ def finish(solver, method, question, prompts, history: list[Snapshot], seconds, 
                 truncated=bool(last.truncated[i]),
             )
         )
-    answers = [None if s.answer is None else normal_form(s.answer) for s in solutions]
-    chosen = methods.find(method).select(
-        answers, np.asarray(last.log_weights), np.asarray(last.value)
-    )
+    chosen = _chosen(method, solutions, np.asarray(last.log_weights), np.asarray(last.value))
     return Result(
         question=question,
         answer=solutions[chosen].answer,
@@ -48,14 +60,93 @@ def finish(solver, method, question, prompts, history: list[Snapshot], seconds, 
         counts=Counts(
             policy_tokens=sum(int(s.new_tokens.sum()) for s in history),
             prm_tokens=sum(int(s.new_reward_tokens.sum()) for s in history),
-            prompt_tokens=len(prompts[0]) + len(prompts[1]),
+            reward_calls=sum(int(s.new_reward_calls.sum()) for s in history),
+            prompt_tokens=sum(map(len, prompts)),
             seconds=seconds,
             compilations=compiled,
         ),
-        method=method,
+        method=method.name,
         status=smc.describe_status(int(last.info.status)),
         ess=[float(s.info.ess) for s in history],
     )
+
+
+def generations_of(generations: Snapshot, problems: int) -> list[list[Snapshot]]:
+    """Of each problem its generations up to the one that ended its last particle.
+
+    `generations` are stacked [t, p, ...]; ValueError for another number of problems.
+    """
+    found = jax.device_get(generations)
+    if np.ndim(found.value) != 3 or found.value.shape[1] != problems:
+        raise ValueError(
+            f"generations: got values of shape {np.shape(found.value)} for {problems} questions, wanted "
+            "[t, questions, particles]: what smc.run(..., collect=solver.collect) returns second."
+        )
+    over = found.finished.all(axis=2)
+    histories = []
+    for p in range(problems):
+        count = int(over[:, p].argmax()) + 1 if over[:, p].any() else len(over)
+        rows = [jax.tree.map(lambda x, t=t, p=p: x[t, p], found) for t in range(count)]
+        histories.append(rows)
+    return histories
+
+
+def solutions_of(policy: models.Policy, x: Particles) -> list[Solution]:
+    """Rows of particles [n, ...] as Solutions of equal weight."""
+    solutions = []
+    for i, (length, count) in enumerate(zip(x.length, x.num_steps, strict=True)):
+        tokens, ends = x.tokens[i][:length].tolist(), [0, *x.step_end[i][:count].tolist()]
+        steps = [tokens[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+        solutions.append(
+            _solution(
+                [policy.tokenizer.decode(step) for step in steps],
+                tokens,
+                value=float(x.value[i]),
+                weight=1 / len(x.length),
+                log_prob=float(x.log_prob[i]),
+                finished=bool(x.finished[i] & ~x.truncated[i]),
+                truncated=bool(x.truncated[i]),
+            )
+        )
+    return solutions
+
+
+def _solution(steps: list[str], tokens: list[int], **fields) -> Solution:
+    text = "".join(steps)
+    return Solution(text, [step.strip() for step in steps], tokens, extract_answer(text), **fields)
+
+
+def _chosen(
+    method: Method, solutions: list[Solution], log_weights: np.ndarray, values: np.ndarray
+) -> int:
+    """The particle that the method's answer rule takes."""
+    answers = [None if s.answer is None else normal_form(s.answer) for s in solutions]
+    told = f"method {method.name!r}: its answer rule"
+    wanted = f"wanted the index of a particle, 0 to {len(solutions) - 1}"
+    try:
+        found = method.select(answers, log_weights, values)
+    except Exception as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{told} raised {what}; {wanted}.") from error
+    index = np.asarray(found) if not isinstance(found, (str, bool)) else None
+    if index is None or index.shape or index.dtype.kind not in "iu":
+        raise ValueError(f"{told} returned {found!r}, {wanted}.")
+    if not 0 <= index < len(solutions):
+        raise ValueError(f"{told} returned {found!r}, {wanted}.")
+    return int(index)
+
+
+def _require_in_place(method: Method, history: list[Snapshot]) -> None:
+    """What `move_in_place` does for other ancestors is not known."""
+    if method.move is not move_in_place:
+        return
+    for generation in history:
+        ancestors = generation.info.ancestors
+        if (ancestors[ancestors] != ancestors).any():
+            raise ValueError(
+                f"method {method.name!r}: move_in_place needs ancestors that stay in their slots, and "
+                "its resampler moves them; write smc.in_place(resampler), or leave move out."
+            )
 
 
 def _tree(tokenizer, history: list[Snapshot]) -> tree.Tree:

@@ -1,5 +1,6 @@
 """`pfjax.load`: a solver from names or folders."""
 
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ from jax.typing import DTypeLike
 from pfjax import models
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.sampling import Sampling
-from pfjax.search.solver import Solver, check_kv_format
+from pfjax.search.execution import Execution
+from pfjax.search.rewards import Named, opened
+from pfjax.search.solver import Solver
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"
 
@@ -30,71 +33,31 @@ def resolve(name: str | Path) -> Path:
 
 def load(
     policy: str | Path = "embedded:small",
-    prm: str | Path | None = "embedded:prm",
+    prm: Named | None = "embedded:prm",
     *,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    min_p: float = 0.0,
+    sampling: Sampling = Sampling(),
+    budget: Budget = Budget(),
     tau: float = 1.0,
-    max_tokens: int | None = None,
-    step_tokens: int | None = None,
-    max_steps: int | None = None,
-    rows: int = 512,
     dtype: DTypeLike = jnp.float32,
     weight_format: str | None = None,
     mesh: Mesh | None = None,
-    together: int | None = None,
-    slots: int | None = None,
-    kv_format: str | None = None,
-    ahead: bool = False,
+    execution: Execution = Execution(),
 ) -> Solver:
     """A Solver for a policy and a PRM, each an embedded name or a Hugging Face folder.
 
-    Budgets default to the policy's generation_config.json (max_new_tokens, step_tokens, max_steps),
-    then to 1024 tokens a solution, 256 a step, 40 steps. `tau` divides log-odds; `rows` bounds
-    problems x particles in a device batch; `top_k`, `top_p` and `min_p` cut what is sampled, see
-    `Sampling`; `together`, `slots`, `kv_format` (None or "int8") and `ahead` are those of `Solver`;
-    `dtype` and `weight_format` ("int8", "fp8") are those of the weights, see `models.load_policy`; `mesh`
-    (`models.make_mesh`) shards problems over its first axis and weights over its axis "model".
+    `prm` may be any reward instead: a function (question, steps) -> log-odds, or one of
+    `search.rewards`. `tau` divides its log-odds. What a budget leaves out is the policy's own.
+    `dtype` and `weight_format` ("int8", "fp8") are those of the weights, see `models.load_policy`;
+    `mesh` (`models.make_mesh`) shards problems over its first axis and weights over its axis "model".
     CheckpointError says in one sentence why a checkpoint cannot be used, ValueError which argument
     has a value that is not known.
     """
-    check_kv_format(kv_format)
-    loaded = models.load_policy(
-        resolve(policy), dtype=dtype, weight_format=weight_format, mesh=mesh
-    )
+    execution.checked()
+    how = partial(dict, dtype=dtype, weight_format=weight_format, mesh=mesh)
     reward = None
+    loaded = models.load_policy(resolve(policy), **how())
     if prm is not None:
-        reward = models.load_prm(resolve(prm), dtype=dtype, weight_format=weight_format, mesh=mesh)
-    own = budget(loaded)
-    limits = Budget(
-        step_tokens=step_tokens or own.step_tokens,
-        max_tokens=max_tokens or own.max_tokens,
-        max_steps=max_steps or own.max_steps,
-    )
+        reward = opened(prm, lambda folder: models.load_prm(resolve(folder), **how()))
     return Solver(
-        loaded,
-        reward,
-        Sampling(temperature, top_p, top_k, min_p).checked(),
-        limits,
-        tau=tau,
-        rows=rows,
-        mesh=mesh,
-        together=together,
-        slots=slots,
-        kv_format=kv_format,
-        ahead=ahead,
-    )
-
-
-def budget(policy: models.Policy) -> Budget:
-    """The budget in a policy's generation_config.json, or 1024 tokens a solution, 256 a step, 40
-    steps.
-    """
-    given = policy.generation
-    return Budget(
-        step_tokens=int(given.get("step_tokens", 256)),
-        max_tokens=int(given.get("max_new_tokens", 1024)),
-        max_steps=int(given.get("max_steps", 40)),
+        loaded, reward, sampling.checked(), budget, tau=tau, mesh=mesh, execution=execution
     )

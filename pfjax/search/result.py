@@ -30,11 +30,13 @@ class Counts:
 
     `policy_tokens` counts every sampled token, those of discarded particles too; `prm_tokens` those of
     distinct partial solutions, on accelerators too, where copies are read along (of all, above 1024
-    particles); `prompt_tokens` those of both models.
+    particles); `reward_calls` distinct partial solutions that Python functions were asked about;
+    `prompt_tokens` those of the policy and of every PRM.
     """
 
     policy_tokens: int
     prm_tokens: int
+    reward_calls: int
     prompt_tokens: int
     seconds: float
     compilations: int

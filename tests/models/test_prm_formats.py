@@ -171,11 +171,11 @@ def test_a_policy_judges_itself(checkpoint):
 def test_the_reserved_tokens_of_a_policy_can_steer_a_search():
     """The generic adapter inside the solver: one probe token, same vocabulary."""
     import pfjax
-    from pfjax.search.loading import budget, resolve
+    from pfjax.search.loading import resolve
 
     policy = models.load_policy(resolve("embedded:small"))
     prm = models.token_prm(policy, "1", "2", probe="<extra_0>")
-    solver = pfjax.Solver(policy, prm, budget=budget(policy))
+    solver = pfjax.Solver(policy, prm)
     result = solver.solve("Lee has 5 apples. Ivy has Lee + 3. How many apples does Ivy have?", 2)
     path = result.tree.path(0)
     whole = [i for i, node in enumerate(path) if node.text.endswith("\n\n") or node.finished]

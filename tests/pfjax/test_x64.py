@@ -15,11 +15,8 @@ PROBLEMS = [generate(i, "validation", (3, 4)) for i in range(2)]
 OPTIONS = {
     "default": {},
     "cut, 8 bits, few rows at a time": {
-        "top_p": 0.9,
-        "top_k": 20,
-        "min_p": 0.01,
-        "kv_format": "int8",
-        "slots": 2,
+        "sampling": pfjax.Sampling(top_p=0.9, top_k=20, min_p=0.01),
+        "execution": pfjax.Execution(kv_format="int8", slots=2),
     },
 }
 
@@ -63,7 +60,7 @@ def test_a_search_finds_the_same(name):
     """Every token, score, weight and count."""
 
     def program():
-        solver = pfjax.load(max_tokens=96, **OPTIONS[name])
+        solver = pfjax.load(budget=pfjax.Budget(max_tokens=96), **OPTIONS[name])
         results = solver.solve([p.question for p in PROBLEMS], particles=4, key=5)
         return [
             (

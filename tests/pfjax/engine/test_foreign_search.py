@@ -15,6 +15,7 @@ from pfjax.models.formats import PRM_KINDS
 from pfjax.reasoning import foreign, passes
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.sampling import Sampling
+from pfjax.search import Execution
 from pfjax.search.result import Result
 from pfjax.tasks import generate
 
@@ -143,7 +144,7 @@ def test_sharing_a_device_or_a_mesh_changes_no_particle(
 ):
     """One or two problems of a group weighed at a time; others enter as places become free."""
     mesh = mesh and models.make_mesh(*mesh)
-    how = solver(name, mesh=mesh, together=together, slots=slots)
+    how = solver(name, mesh=mesh, execution=Execution(together=together, slots=slots))
     results = how.solve(QUESTIONS, particles=4, key=5, batch=batch)
     assert_same(results, searched(name))
     assert how.compilations() == programs
@@ -171,10 +172,10 @@ def test_eight_devices_give_the_same_particles():
 @pytest.mark.slow
 def test_a_shared_tokenizer_gives_the_same_by_tokens_and_by_text():
     """The embedded models, whose PRM the search reads on the device."""
-    by_tokens = pfjax.load(tau=0.02, temperature=1.5)
+    by_tokens = pfjax.load(tau=0.02, sampling=Sampling(1.5))
     model = by_tokens.prm
     assert model is not None
-    by_text = replace(by_tokens, prm=replace(model, kind=spelled_out(model.kind)), _engines={})
+    by_text = replace(by_tokens, prm=replace(model, kind=spelled_out(model.kind)))
     results = [s.solve(QUESTIONS, particles=4, key=3, batch=4) for s in (by_tokens, by_text)]
     assert_same(*results)
     assert any(not node.alive for r in results[0] for node in r.tree.nodes)
@@ -188,8 +189,8 @@ def test_a_solution_of_more_prm_tokens_than_expected_makes_room(monkeypatch):
     monkeypatch.setattr(foreign, "reading", lambda *_: first)
     how = solver("rlhflow")
     assert_same(how.solve(QUESTIONS, particles=4, key=5, batch=4), searched("rlhflow"))
-    engine = how._engine("pf", 4, 4)
-    assert engine._reading == foreign.Reading(400, 80, 25, 0, 500)
+    engine = how.engine("pf", 4, 4)
+    assert engine.reading(0) == foreign.Reading(400, 80, 25, 0, 500)
     assert how.compilations() == 8
 
 
@@ -199,7 +200,7 @@ def test_a_solution_that_the_prm_has_no_room_for_is_truncated():
     model = prm("skywork")
     module = nnx.merge(*nnx.split(model.module))
     module.config = replace(model.config, max_positions=160)
-    how = replace(solver("skywork"), prm=replace(model, module=module), _engines={})
+    how = replace(solver("skywork"), prm=replace(model, module=module))
     results, early = how.solve(QUESTIONS, particles=4, key=5, batch=4), 0
     for result in results:
         for nodes in ends(result):
@@ -213,4 +214,4 @@ def test_a_solution_that_the_prm_has_no_room_for_is_truncated():
             tokens = len(model.encode(result.question, solution.steps)[0])
             assert solution.truncated or tokens <= 160
     assert early > 1
-    assert how._engine("pf", 4, 4)._reading.solution == 160
+    assert how.engine("pf", 4, 4).reading(0).solution == 160

@@ -10,6 +10,7 @@ import pytest
 import pfjax
 from pfjax.engine import run
 from pfjax.reasoning.sampling import Sampling
+from pfjax.search import Execution
 from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (2 + i % 3, 4)).question for i in range(7)]
@@ -17,9 +18,9 @@ TAU = 0.1
 solver = functools.cache(pfjax.load)
 
 
-def rounding(kv_format: str | None = "int8", **fields) -> pfjax.Solver:
-    fields = {"tau": TAU, "sampling": Sampling(temperature=1.5), **fields}
-    return replace(solver(), kv_format=kv_format, _engines={}, **fields)
+def rounding(kv_format: str | None = "int8", **execution) -> pfjax.Solver:
+    how = Execution(kv_format=kv_format, **execution)
+    return replace(solver(), execution=how, tau=TAU, sampling=Sampling(temperature=1.5))
 
 
 def solve(how: pfjax.Solver, batch: int):
@@ -67,7 +68,9 @@ def test_four_devices_give_the_same_particles():
     Sums in another order may round an entry of a cache the other way.
     """
     mesh = pfjax.models.make_mesh(2, 2)
-    how = pfjax.load(mesh=mesh, tau=TAU, temperature=1.5, kv_format="int8")
+    how = pfjax.load(
+        mesh=mesh, tau=TAU, sampling=Sampling(1.5), execution=Execution(kv_format="int8")
+    )
     assert_same(solve(how, 8), in_one_batch(), atol=5e-4)
 
 
@@ -111,7 +114,7 @@ def test_caches_of_int8_are_not_widened_whole():
 
     def total(kv_format: str | None) -> int:
         how = rounding(kv_format)
-        engine = how._engine("pf", 5, 6)
+        engine = how.engine("pf", 5, 6)
         prompts = jax.eval_shape(lambda: run.pad([([1] * 9, [1] * 9)], 6, 64))
         context, pool = engine.shapes(prompts, how.budget.max_tokens)
         used = engine.lower_step(engine.params, context, pool).compile().memory_analysis()
@@ -124,6 +127,6 @@ def test_caches_of_int8_are_not_widened_whole():
 def test_other_formats_are_refused_before_anything_is_read(tmp_path, kv_format):
     sentence = f"^kv_format is '{kv_format}', wanted None or 'int8'\\.$"
     with pytest.raises(ValueError, match=sentence):
-        pfjax.load(tmp_path / "nowhere", kv_format=kv_format)
+        pfjax.load(tmp_path / "nowhere", execution=Execution(kv_format=kv_format))
     with pytest.raises(ValueError, match=sentence):
-        replace(solver(), kv_format=kv_format)
+        replace(solver(), execution=Execution(kv_format=kv_format))

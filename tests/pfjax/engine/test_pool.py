@@ -15,6 +15,7 @@ from pfjax.models import cache
 from pfjax.plan import hlo
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.sampling import Sampling
+from pfjax.search import Execution
 from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (2 + i % 3, 4)).question for i in range(7)]
@@ -23,8 +24,10 @@ slow = functools.partial(pytest.param, marks=pytest.mark.slow)
 
 
 def sharing(together: int | None, slots: int | None = None, **fields) -> pfjax.Solver:
+    names = set(Execution._fields) & set(fields)
+    how = Execution(together=together, slots=slots, **{name: fields.pop(name) for name in names})
     fields = {"tau": 0.1, "sampling": Sampling(temperature=1.5), **fields}
-    return replace(solver(), together=together, slots=slots, _engines={}, **fields)
+    return replace(solver(), execution=how, **fields)
 
 
 def solve(how: pfjax.Solver, batch: int, method: str = "pf", questions=QUESTIONS):
@@ -76,7 +79,9 @@ def test_sharing_changes_no_particle(together, slots, batch):
 @pytest.mark.slow
 def test_two_devices_refill_their_own_places():
     mesh = pfjax.models.make_mesh(2, 1)
-    how = pfjax.load(mesh=mesh, together=1, tau=0.1, temperature=1.5)
+    how = pfjax.load(
+        mesh=mesh, execution=Execution(together=1), tau=0.1, sampling=Sampling(temperature=1.5)
+    )
     assert_same(solve(how, 4), in_one_batch())
     assert how.compilations() == 3
 
@@ -117,7 +122,7 @@ def test_programs_that_were_compiled_ahead_give_the_same(monkeypatch):
         assert how.compilations() == programs
         assert_same(solve(how, 2), whole)
         assert how.compilations() == programs
-        (engine,) = how._engines.values()
+        engine = how.engine("pf", 4, 2)
         assert bool(engine._ahead._programs) == ahead
 
 
@@ -162,7 +167,7 @@ def step(
 ) -> tuple[hlo.Computations, set[tuple[int, ...]]]:
     """`advance` compiled for a CPU, and the shapes of its caches: as they are, and rows flattened."""
     how = sharing(together, kv_format=kv_format)
-    engine = how._engine("pf", particles, PROBLEMS)
+    engine = how.engine("pf", particles, PROBLEMS)
     prompts = jax.eval_shape(lambda: run.pad([([1] * 9, [1] * 9)], PROBLEMS, 192))
     context, pool = engine.shapes(prompts, how.budget.max_tokens)
     text = engine.lower_step(engine.params, context, pool).compile().as_text()

@@ -14,7 +14,7 @@ from flax import nnx
 from pfjax import models
 from pfjax.engine.engine import Engine
 from pfjax.engine.pool import Prompts
-from pfjax.engine.programs import Rules, Shared
+from pfjax.engine.programs import Rules
 from pfjax.engine.run import bucket
 from pfjax.engine.text_engine import TextEngine
 from pfjax.models import DecoderConfig, cache
@@ -24,12 +24,13 @@ from pfjax.plan import known, sources
 from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload, nbytes
 from pfjax.plan.weights import Model, count, parameters, weight_bytes
-from pfjax.reasoning import foreign
+from pfjax.reasoning import automaton, foreign
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings
+from pfjax.reasoning.sources import Sources, plain, text
+from pfjax.reasoning.strip import strip_table
 from pfjax.search import methods
 from pfjax.search.loading import resolve
-from pfjax.search.solver import _tables
 
 PUBLISHED = {
     "Qwen2.5-0.5B-Instruct": 494_032_768,
@@ -152,22 +153,28 @@ def engine(work: Workload):
     decoder = nnx.eval_shape(lambda: module(None, work.policy.config))
     prm = work.prm and nnx.eval_shape(lambda: module(work.prm.head, work.prm.config))
     size = work.policy.config.vocab_size
-    tables = _tables([b"x"] * size, [0], size)
+    stop, strip = automaton.stop_table([b"x"] * size, [0]), strip_table([b"x"] * size, [0])
+    tables = stop, strip
     chosen = Settings(budget=work.budget, kv_format=work.kv_format)
     resampler = methods.find("pf").resampler
-    shared, make = Shared(*tables, jnp.int32(0)), Engine
+    reward, make = Sources(), Engine
+    if prm is not None:
+        reward = plain(prm, strip, jnp.int32(0))
     if work.prm and work.prm.reads_text:
         # As many tokens around a step as a plan counts with.
         form = StepFormat(lambda q: [], lambda text, first: [], (1,) * 5, (2,) * 9)
         read = SimpleNamespace(format=form, config=work.prm.config)
-        shared = shared._replace(text=foreign.Text(foreign.reading(read, work.budget)))
-        make = partial(TextEngine, reader=lambda steps: [])
-    made = make(decoder, prm, shared, Rules(chosen, resampler, work.particles))
+        reward, tables = Sources((text(prm, foreign.reading(read, work.budget)),)), (stop,)
+        make = partial(TextEngine, hosts={0: lambda steps: []})
+    if prm is None:
+        tables = (stop,)
+    made = make(decoder, reward, stop, Rules(chosen, resampler, work.particles))
     p, width = work.problems, bucket(work.prompt_tokens)
     row = jax.ShapeDtypeStruct((p,), jnp.int32)
     ids = jax.ShapeDtypeStruct((p, width), jnp.int32)
     active = jax.ShapeDtypeStruct((p,), jnp.bool_)
-    prompts = Prompts(ids, row, row, ids, row, active)
+    read = len(reward.prompted)
+    prompts = Prompts(ids, row, row, (ids,) * read, (row,) * read, active, row)
     context, pool = made.shapes(prompts, work.budget.max_tokens)
     return made, (made.params, context, pool), tables
 
@@ -184,8 +191,8 @@ WORK = Workload(
 @pytest.mark.parametrize("head", [None, "classes", "value", "tokens"])
 def test_the_engine_allocates_what_is_planned(head, dtype, kv, monkeypatch):
     """97 prompt tokens take 128 columns."""
-    config, text = replace(PRM, tie_embeddings=head != "tokens"), head == "tokens"
-    prm = Model("prm", config, head, text) if head else None
+    config, reads = replace(PRM, tie_embeddings=head != "tokens"), head == "tokens"
+    prm = Model("prm", config, head, reads) if head else None
     work = WORK._replace(prm=prm, dtype=dtype, kv_format=kv)
     made, arguments, tables = engine(work)
     found = memory(work)
@@ -213,15 +220,15 @@ def test_the_engine_allocates_what_is_planned(head, dtype, kv, monkeypatch):
     # Of programs for several platforms, those of accelerators.
     one = lambda *arguments, default, **_: default(*arguments)  # noqa: E731
     monkeypatch.setattr(jax.lax, "platform_dependent", one)
-    if text:
+    if reads:
         _, written = jax.eval_shape(made._write, *arguments)
-        count = written.steps.count
-        tokens = jax.ShapeDtypeStruct((*count.shape, made._reading.width), count.dtype)
-        jax.eval_shape(made._weigh, *arguments, tokens, count)
+        count, room = written.solutions.count, made.reading(0)
+        tokens = jax.ShapeDtypeStruct((*count.shape, room.width), count.dtype)
+        jax.eval_shape(made._weigh, *arguments, (foreign.Text(room, tokens, count),))
     else:
         jax.eval_shape(made.programs.advance, *arguments)
     assert found.buffers == sum(seen) and len(seen) == (2 if head else 1)
-    probe = 4
+    probe = 4 if head and not reads else 0
     weights = found.policy_weights + found.prm_weights
     assert weights + found.tables + probe == nbytes(made.params)
 

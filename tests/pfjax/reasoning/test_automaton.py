@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pfjax.reasoning import automaton, rewards
+from pfjax.reasoning import automaton, strip
 
 VOCABULARY = [
     b"",
@@ -131,9 +131,9 @@ def test_strip_drops_a_delimiter_spread_over_three_tokens():
 
 
 def stripped(vocabulary: list[bytes], delimiter: str, tokens: list[int]) -> list[int]:
-    table = rewards.strip_table(vocabulary, [0], delimiter)
+    table = strip.strip_table(vocabulary, [0], delimiter)
     row, count = np.array([[tokens]], np.int32), np.array([[len(tokens)]], np.int32)
-    ids, left = rewards.strip(table, jnp.asarray(row), jnp.asarray(count))
+    ids, left = strip.strip(table, jnp.asarray(row), jnp.asarray(count))
     return ids[0, 0, : int(left[0, 0])].tolist()
 
 

@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from pfjax.models import Tokenizer
-from pfjax.reasoning import automaton, rewards
+from pfjax.reasoning import automaton, strip
 
 STRINGS, WIDTH = 10_000, 40
 EOS = "</s>"
@@ -320,8 +320,8 @@ def test_strip_cuts_the_text_where_the_delimiter_begins(kind, delimiter):
         stops = [0, *(i + 1 for i in found), *([len(tokens)] if finish is None else [])]
         steps += [tokens[a:b] for a, b in itertools.pairwise(stops) if a < b]
     steps = steps[:STRINGS]
-    table = rewards.strip_table(token_bytes, [eos], delimiter)
-    ids, counts = jax.jit(rewards.strip)(table, *(x[None] for x in padded(steps)))
+    table = strip.strip_table(token_bytes, [eos], delimiter)
+    ids, counts = jax.jit(strip.strip)(table, *(x[None] for x in padded(steps)))
     ids, counts = np.asarray(ids)[0], np.asarray(counts)[0]
     cut = 0
     for step, row, count in zip(steps, ids, counts, strict=True):

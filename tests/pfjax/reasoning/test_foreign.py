@@ -19,6 +19,7 @@ from pfjax.models.formats import PRM_KINDS
 from pfjax.plan import sources
 from pfjax.reasoning import foreign, particles
 from pfjax.reasoning.flight import Budget
+from pfjax.search import Execution
 from pfjax.search.loading import resolve
 
 BUDGET = Budget(step_tokens=12, max_tokens=60, max_steps=7)
@@ -109,7 +110,8 @@ def test_a_solution_ends_with_a_step_that_is_not_read():
 
 
 def engine(**fields) -> TextEngine:
-    made = pfjax.Solver(policy(), prm("rlhflow"), budget=BUDGET, **fields)._engine("pf", 4, 3)
+    how = Execution(**fields)
+    made = pfjax.Solver(policy(), prm("rlhflow"), budget=BUDGET, execution=how).engine("pf", 4, 3)
     assert isinstance(made, TextEngine)
     return made
 
@@ -122,11 +124,11 @@ def test_the_context_of_the_prm_is_the_room_of_its_text():
 
     def context(params, prompts):
         found, _ = made.programs.start(60, params, prompts, keys)
-        return found.prm.context, found.policy.context
+        return found.prm[0].context, found.policy.context
 
     seen = jax.jit(context)(made.params, prompts)
-    assert made._reading.solution > 3 * (60 + 7)
-    assert seen[0].tolist()[0] == 4 + made._reading.solution and seen[1].tolist()[0] == 2 + 60
+    assert made.reading(0).solution > 3 * (60 + 7)
+    assert seen[0].tolist()[0] == 4 + made.reading(0).solution and seen[1].tolist()[0] == 2 + 60
 
 
 def test_writing_touches_nothing_but_steps_and_policy_caches():

@@ -12,6 +12,7 @@ import pfjax
 from pfjax import models
 from pfjax.models import cache
 from pfjax.reasoning import passes
+from pfjax.reasoning.sampling import Sampling
 from pfjax.tasks import generate
 
 P, N, BLOCK, BLOCKS, BEFORE = 2, 8, 4, 3, 5
@@ -106,7 +107,7 @@ def test_a_search_in_passes_draws_the_same_particles(monkeypatch):
 
     def solve(few: int):
         monkeypatch.setattr(passes, "FEW", few)
-        solver = pfjax.load(tau=0.1, temperature=2.0)
+        solver = pfjax.load(tau=0.1, sampling=Sampling(2.0))
         return solver.solve(questions, particles=8, key=3, batch=4)
 
     whole = solve(NEVER)

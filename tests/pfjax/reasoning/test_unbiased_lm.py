@@ -19,7 +19,7 @@ from pfjax import smc
 from pfjax.models import cache
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder, forward
-from pfjax.reasoning import automaton, particles, potentials, rewards
+from pfjax.reasoning import automaton, potentials, rewards
 from pfjax.reasoning.flight import Budget
 from pfjax.reasoning.model import Settings, language_model
 from pfjax.reasoning.sampling import Sampling
@@ -126,19 +126,9 @@ def exact(final_weight) -> tuple[float, dict[str, float]]:
     return z, {name: sum(m * f(t) for t, m in masses) for name, f in PLAIN.items()}
 
 
-def blank() -> tuple[cache.Prefix, particles.Particles]:
+def prefix() -> cache.Prefix:
     prompt = jnp.broadcast_to(jnp.array([PROMPT[:-1]], jnp.int32), (CHUNK, 2))
-    return cache.prefill(policy(), prompt, jnp.full(CHUNK, 2, jnp.int32)), particles.empty(
-        CONFIG,
-        jnp.full(CHUNK, PROMPT[-1], jnp.int32),
-        jnp.ones(CHUNK, bool),
-        N,
-        max_tokens=BUDGET.max_tokens,
-        step_tokens=BUDGET.step_tokens,
-        max_steps=BUDGET.max_steps,
-        columns=BUDGET.max_tokens + BUDGET.step_tokens,
-        reward_state=(),
-    )
+    return cache.prefill(policy(), prompt, jnp.full(CHUNK, 2, jnp.int32))
 
 
 N = 4
@@ -149,12 +139,12 @@ def estimates(potential, resampler, *, drop_carried_weight: bool = False) -> dic
 
     stop = automaton.stop_table(TOKENS, [EOS])
     settings = Settings(Sampling(temperature=0.8), BUDGET, potential)
-    decoder, start = policy(), blank()
+    decoder, start = policy(), prefix()
 
     @jax.jit
-    def chunk(key, prefix, empty):
-        reward = rewards.from_function(value)
-        model = language_model(decoder, prefix, empty, stop, reward, settings)
+    def chunk(key, prefix):
+        reward, last = rewards.from_function(value), jnp.full(CHUNK, PROMPT[-1], jnp.int32)
+        model = language_model(decoder, prefix, last, stop, reward, settings)
         algorithm = smc.particle_filter(model, N, resampler)
         keys = jax.random.split(key, CHUNK)
         fold = jax.vmap(jax.random.fold_in, (0, None))
@@ -170,7 +160,7 @@ def estimates(potential, resampler, *, drop_carried_weight: bool = False) -> dic
             out[name] = z * jnp.sum(jnp.exp(state.log_weights) * fx, axis=1)
         return out
 
-    parts = [chunk(k, *start) for k in jax.random.split(jax.random.key(11), RUNS // CHUNK)]
+    parts = [chunk(k, start) for k in jax.random.split(jax.random.key(11), RUNS // CHUNK)]
     return {
         k: np.concatenate([np.asarray(part[k], np.float64) for part in parts]) for k in parts[0]
     }

@@ -37,5 +37,5 @@ def test_missing_answers_never_win_and_dead_particles_are_survived():
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match="wanted one of pf, paper"):
+    with pytest.raises(ValueError, match="wanted a Method or one of pf, paper"):
         find("mcts")
