@@ -16,8 +16,9 @@ import pfjax
 from pfjax import models
 from pfjax.bench import count_weights, matmul, search_operations
 from pfjax.search.loading import resolve
+from pfjax.search.prompts import prompt_ids
 from pfjax.search.result import Result
-from pfjax.search.solver import Solver, prompt_ids
+from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
 
 STEPS, STEP_TOKENS, PROMPT = 8, 32, 128
@@ -54,8 +55,8 @@ def half_billion(options: Namespace) -> dict:
             del peer
         for dtype in ("bfloat16", "float32"):
             # One token more than is written, so that no step is cut.
-            budget = {"step_tokens": STEP_TOKENS, "max_tokens": STEPS * STEP_TOKENS + 1}
-            solver = pfjax.load(*pair, **budget, max_steps=STEPS, dtype=dtype)
+            budget = pfjax.Budget(STEP_TOKENS, STEPS * STEP_TOKENS + 1, STEPS)
+            solver = pfjax.load(*pair, budget=budget, dtype=dtype)
             first, seconds, results = _timed(
                 lambda key, s=solver: [s.solve(question, 16, key)], options.long_repeats
             )
@@ -104,7 +105,7 @@ def prm_tokens(options: Namespace) -> dict:
 
     Only particles that wrote a step count, without probes: no system reads less without a cache.
     """
-    solver = pfjax.load(step_tokens=6, max_steps=14, max_tokens=96)
+    solver = pfjax.load(budget=pfjax.Budget(step_tokens=6, max_tokens=96, max_steps=14))
     questions = [orchard.generate(i, "test", (7, 8)).question for i in range(32)]
     ours = whole = 0
     generations = []

@@ -62,7 +62,7 @@ def _shared(result: Result) -> tuple[int, int]:
 
 def int8() -> Iterator[str]:
     """Suffixes of 8 bits: solutions, first values, bytes of a step's program."""
-    wide, small = (pfjax.load(kv_format=f) for f in (None, "int8"))
+    wide, small = (pfjax.load(execution=pfjax.Execution(kv_format=f)) for f in (None, "int8"))
     pairs = list(zip(*(s.solve(questions(), 16) for s in (wide, small)), strict=True))
     same = [
         x.tokens == y.tokens
@@ -78,7 +78,7 @@ def int8() -> Iterator[str]:
     yield f"int8 suffixes, N = 16: {np.mean(same):.0%} of the solutions the same token for token"
     yield f"int8 suffixes: values of the first two steps {np.std(apart):.1e} apart (standard deviation)"
     for name, solver in (("float32", wide), ("int8", small)):
-        engine = solver._engine("pf", 16, 32)
+        engine = solver.engine("pf", 16, 32)
         prompts = jax.eval_shape(lambda: run.pad([([1] * 9, [1] * 9)], 32, 64))
         shapes = engine.shapes(prompts, solver.budget.max_tokens)
         used = engine.lower_step(engine.params, *shapes).compile().memory_analysis()
@@ -201,7 +201,7 @@ def rounding() -> Iterator[str]:
     """Searches whose batches have other numbers of rows: how often a token differs for that."""
     for n, batches in ((4, (8, 4)), (16, (32, 8))):
         for temperature in (1.0, 3.0):
-            solver, flips, tokens = pfjax.load(temperature=temperature), 0, 0
+            solver, flips, tokens = pfjax.load(sampling=pfjax.Sampling(temperature)), 0, 0
             for key in range(4):
                 runs = (solver.solve(questions(), n, key, batch=batch) for batch in batches)
                 for pair in zip(*runs, strict=True):

@@ -9,16 +9,16 @@ they are nearly geometric. Knows nothing of time.
 from argparse import Namespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from pfjax.engine import run
 from pfjax.engine.engine import Engine, problem_keys
-from pfjax.engine.programs import Rules, Shared
+from pfjax.engine.programs import Rules
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder
-from pfjax.reasoning import Budget, Sampling, Settings, automaton, rewards
+from pfjax.reasoning import Budget, Sampling, Settings, automaton
+from pfjax.reasoning.sources import Sources
 from pfjax.search import methods
 
 UNEVEN = Budget(step_tokens=128, max_tokens=640, max_steps=8)
@@ -58,8 +58,8 @@ class _Counting(Engine):
         super().__init__(*arguments, **options)
         self.decoded = []
 
-    def advance(self, context, pool):
-        pool, found = super().advance(context, pool)
+    def advance(self, context, pool, questions=()):
+        pool, found = super().advance(context, pool, questions)
         self.decoded.append(found.decoded)
         return pool, found
 
@@ -81,14 +81,13 @@ def _uneven():
     decoder = Decoder(config, rngs=nnx.Rngs(3))
     decoder.lm_head.weight[...] = 4 * decoder.lm_head.weight[...]
     found = methods.find("majority")
-    tables = automaton.stop_table(pieces, []), rewards.strip_table(pieces, []), jnp.int32(0)
-    settings = Settings(Sampling(), UNEVEN, found.potential(1.0))
-    return decoder, None, Shared(*tables), settings, found.resampler
+    settings = Settings(Sampling(), UNEVEN, found.weighing(1.0))
+    return decoder, Sources(), automaton.stop_table(pieces, []), settings, found.resampler
 
 
 def _prompt(index: int) -> run.EncodedPrompt:
     ids = np.random.default_rng(index).integers(1, 29, 16).tolist()
-    return ids, ids
+    return (ids,)
 
 
 def say(line: str) -> None:

@@ -25,6 +25,7 @@ from pfjax.models import cache
 from pfjax.plan.shapes import nbytes
 from pfjax.reasoning import Budget, Sampling, Settings, flight, particles, passes, rewards, writing
 from pfjax.reasoning.propose import propose
+from pfjax.reasoning.sources import Sources, plain
 from pfjax.search import methods
 
 Patches = tuple[tuple[object, str, Callable], ...]
@@ -43,7 +44,7 @@ class Case(NamedTuple):
 def case(small: bool, policy: nnx.Module, prm: nnx.Module | None, rows: int) -> Case:
     """Problems of 32 particles each, one step short of a full cache; `rows` particles in all."""
     budget = SMALL_BUDGET if small else BUDGET
-    settings = Settings(Sampling(), budget, methods.find("pf").potential(1.0))
+    settings = Settings(Sampling(), budget, methods.find("pf").weighing(1.0))
     n = min(rows, 32)
     build = partial(_blank, policy.config, prm and prm.config, rows // n, n, budget)
     context, x = filled(jax.eval_shape(build))
@@ -59,13 +60,14 @@ def case(small: bool, policy: nnx.Module, prm: nnx.Module | None, rows: int) -> 
         history=x.history + jnp.arange(n, dtype=jnp.int32)[None],
     )
     if prm is not None:
-        used = jnp.full_like(x.length, length + done)
-        x = x._replace(reward_state=x.reward_state._replace(length=used))
+        (read,), used = x.reward_state, jnp.full_like(x.length, length + done)
+        x = x._replace(reward_state=(read._replace(length=used),))
     log_w = jax.nn.log_softmax(jax.random.normal(jax.random.key(2), x.length.shape))
     state = smc.start(jax.random.split(jax.random.key(3), len(log_w)), x, n)
     state = state._replace(log_weights=log_w, t=state.t + done - 1)
     policy_prefix = _prompted(context.policy, PROMPT - 1, budget)
-    context = Context(policy_prefix, prm and _prompted(context.prm, PROMPT, budget))
+    prompts = tuple(_prompted(prompt, PROMPT, budget) for prompt in context.prm)
+    context = Context(policy_prefix, prompts, context.job)
     return Case(policy, prm, context, state, settings)
 
 
@@ -76,11 +78,12 @@ def _blank(config, prm_config, p: int, n: int, budget: Budget):
         length = jnp.zeros(p, jnp.int32)
         return cache.Prefix(cache.empty(config, (p,), PROMPT, DTYPE), length, length)
 
-    context, reward = Context(prefix(config), prm_config and prefix(prm_config)), ()
+    prompts = (prefix(prm_config),) if prm_config else ()
+    context, reward = Context(prefix(config), prompts, jnp.zeros(p, jnp.int32)), ()
     if prm_config:
         columns = budget.max_tokens + budget.max_steps + prod(passes.blocks(budget.step_tokens))
         kv = cache.empty(prm_config, (p, n), columns, DTYPE)
-        reward = passes.PRMState(kv, jnp.zeros((p, n), jnp.int32))
+        reward = (passes.PRMState(kv, jnp.zeros((p, n), jnp.int32)),)
     return context, particles.empty(
         config,
         jnp.zeros(p, jnp.int32),
@@ -98,7 +101,7 @@ def _blank(config, prm_config, p: int, n: int, budget: Budget):
 def decode(case: Case, patches: Patches = ()):
     """(lowered token loop of one step, its arguments)."""
     graph, params = nnx.split(case.policy)
-    settings, stop = case.settings, endless(case.policy.config.vocab_size).stop
+    settings, (stop, _) = case.settings, endless(case.policy.config.vocab_size)
 
     def run(params, stop, prefix, keys, x):
         policy = nnx.merge(graph, params)
@@ -122,14 +125,15 @@ def score(case: Case):
         policy_cache=(),
     )
 
-    def run(params, shared, prefix, x):
+    def run(params, strip, prefix, x):
         prm = nnx.merge(graph, params)
         model = rewards.process_reward(
-            prm, prefix, shared.strip, shared.probe, step_tokens=budget.step_tokens, columns=0
+            prm, prefix, strip, jnp.int32(0), step_tokens=budget.step_tokens, columns=0
         )
-        return model.score(x.reward_state, x)
+        return model.score(x.reward_state[0], x)
 
-    return _lower(run, (), params, endless(case.policy.config.vocab_size), case.context.prm, x)
+    _, strip = endless(case.policy.config.vocab_size)
+    return _lower(run, (), params, strip, case.context.prm[0], x)
 
 
 def gather(case: Case):
@@ -142,10 +146,11 @@ def gather(case: Case):
 
 def engine(case: Case) -> Engine:
     """The search's own programs."""
-    tables, n = endless(case.policy.config.vocab_size), case.state.log_weights.shape[1]
-    method = methods.find("pf")
+    stop, strip = endless(case.policy.config.vocab_size)
+    method, n = methods.find("pf"), case.state.log_weights.shape[1]
     rules = Rules(case.settings, method.resampler, n, method.move)
-    return Engine(case.policy, case.prm, tables, rules)
+    read = Sources() if case.prm is None else plain(case.prm, strip, jnp.int32(0))
+    return Engine(case.policy, read, stop, rules)
 
 
 def step(search: Engine, case: Case):
@@ -173,8 +178,8 @@ def iterations(x) -> int:
 PATCHES: dict[str | None, Patches] = {
     None: (),
     "greedy": (
-        (flight, "log_probs", lambda logits, sampling: logits.astype(jnp.float32)),
-        (flight, "draw", lambda keys, z: jnp.argmax(z, axis=-1).astype(jnp.int32)),
+        (writing, "log_probs", lambda logits, sampling: logits.astype(jnp.float32)),
+        (writing, "draw", lambda keys, z: jnp.argmax(z, axis=-1).astype(jnp.int32)),
     ),
     "no attention": ((cache, "attend", lambda q, segments, *, softcap=None: q),),
 }
@@ -199,4 +204,4 @@ def _lower(run: Callable, patches: tuple, *arguments):
 
 def _prompted(prefix: cache.Prefix, length: int, budget: Budget) -> cache.Prefix:
     real = jnp.full_like(prefix.length, length)
-    return prefix._replace(length=real, context=real + budget.max_tokens + budget.max_steps)
+    return prefix._replace(length=real, context=real + budget.prm_tokens)

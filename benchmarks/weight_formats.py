@@ -21,7 +21,7 @@ import pfjax
 from pfjax import models
 from pfjax.evaluation.orchard import measure_search
 from pfjax.search.loading import resolve
-from pfjax.search.solver import prompt_ids
+from pfjax.search.prompts import prompt_ids
 from pfjax.tasks import generate
 
 HERE = Path(__file__).parent

@@ -1,0 +1,87 @@
+"""What is alike compiles once; what differs in anything that a program could see does not."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pfjax import smc
+from pfjax.engine.likeness import likeness
+from pfjax.reasoning import potentials
+
+
+def cell(source: str, **names):
+    """What a notebook cell defines as `f`: run anew each time, in a namespace of its own."""
+    space = types.ModuleType("__main__").__dict__
+    space.update(names, __name__="__main__")
+    exec(compile(source, "<cell>", "exec"), space)
+    return space["f"]
+
+
+ALIKE = {
+    "wrapped resampler": lambda: smc.in_place(smc.when(smc.ess_below(0.3), smc.ssp)),
+    "annealed": lambda: smc.unbiased_entropic(8),
+    "potential": lambda: potentials.mean(0.5),
+    "partial": lambda: functools.partial(smc.systematic, t=3),
+    "conditional": lambda: smc.conditional(smc.systematic),
+    "array": lambda: lambda x, w=np.arange(3.0): x * w,
+    "jax array": lambda: lambda x, w=jnp.arange(3.0): x * w,
+    "cell": lambda: cell("def f(x):\n    return x * SCALE\n", SCALE=2.0),
+    "recursive": lambda: cell("def f(x):\n    return f(x - 1) if x else 0\n"),
+    "nested": lambda: cell("def f(x):\n    return (lambda y: y + SCALE)(x)\n", SCALE=[1, {"a": 2}]),
+}
+OTHER = {
+    "wrapped resampler": lambda: smc.in_place(smc.when(smc.ess_below(0.4), smc.ssp)),
+    "annealed": lambda: smc.unbiased_entropic(9),
+    "potential": lambda: potentials.mean(0.25),
+    "partial": lambda: functools.partial(smc.systematic, t=4),
+    "conditional": lambda: smc.conditional(smc.stratified),
+    "array": lambda: lambda x, w=np.arange(3.0) + 1: x * w,
+    "jax array": lambda: lambda x, w=jnp.arange(3.0) + 1: x * w,
+    "cell": lambda: cell("def f(x):\n    return x * SCALE\n", SCALE=3.0),
+    "recursive": lambda: cell("def f(x):\n    return f(x - 2) if x else 0\n"),
+    "nested": lambda: cell("def f(x):\n    return (lambda y: y + SCALE)(x)\n", SCALE=[1, {"a": 3}]),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_made_anew_is_alike_and_changed_is_not(name):
+    first, again, other = ALIKE[name](), ALIKE[name](), OTHER[name]()
+    assert likeness(first) == likeness(again) and hash(likeness(first)) == hash(likeness(again))
+    assert likeness(first) != likeness(other)
+
+
+def test_numbers_of_other_types_are_not_alike():
+    kinds = [1, 1.0, True, "1", np.float32(1), (1,), [1], -0.0, 0.0, None]
+    assert len({likeness(kind) for kind in kinds}) == len(kinds)
+
+
+def test_a_mutated_list_in_a_closure_is_seen():
+    numbers = [0.5]
+
+    def f(x):
+        return x * numbers[0]
+
+    before = likeness(f)
+    numbers[0] = 0.6
+    assert likeness(f) != before
+
+
+def test_objects_and_traced_values_are_themselves():
+    class Thing:
+        pass
+
+    thing = Thing()
+    assert likeness(thing) == likeness(thing) != likeness(Thing())
+    key = jax.random.key(0)
+    assert likeness(key) == likeness(key)
+
+    @jax.jit
+    def traced(x):
+        assert likeness(x) == likeness(x)
+        return x
+
+    traced(1.0)

@@ -1,0 +1,279 @@
+"""Rewards of one's own: values against the function called by hand, calls counted, failures in one sentence."""
+
+import functools
+import math
+import threading
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_prms import policy, prm
+
+import pfjax
+from pfjax import models
+from pfjax.reasoning.asked import step_text
+from pfjax.search import RewardError, rewards
+from pfjax.search.loading import resolve
+from pfjax.tasks import generate
+
+QUESTIONS = [generate(i, "validation", (3, 4)).question for i in range(2)]
+solver = functools.cache(pfjax.load)
+SAMPLING = pfjax.Sampling(1.5)
+
+
+def paths(result):
+    """(nodes from the first step, steps as texts) of every node that was weighed."""
+    own = solver().policy
+    for node in result.tree.nodes:
+        chain = [node]
+        while chain[0].parent >= 0:
+            chain.insert(0, result.tree.nodes[chain[0].parent])
+        if not sum(len(n.tokens) for n in chain) >= 96:  # cut steps keep the value before
+            yield chain, [step_text(own, n.tokens) for n in chain]
+
+
+def searched(reward, **fields):
+    how = pfjax.Solver(solver().policy, reward, SAMPLING, **fields)
+    return how.solve(QUESTIONS, particles=4, key=5, batch=2)
+
+
+def assert_values(results, by_hand):
+    """`by_hand(question, nodes, steps)` gives every node's value."""
+    count = 0
+    for result in results:
+        for nodes, steps in paths(result):
+            wanted = by_hand(result.question, nodes, steps)
+            assert nodes[-1].value == pytest.approx(wanted, rel=1e-5, abs=1e-4)
+            count += 1
+    assert count > 30
+
+
+def of_steps(question: str, steps: list[str]) -> float:
+    return 0.1 * len(steps) - 0.02 * len(steps[-1]) + 0.001 * len(question)
+
+
+def of_ids(tokens, length):
+    at = jnp.arange(tokens.shape[0], dtype=jnp.int32)
+    parts = jnp.where(at < length, tokens * (at % 7 - 3), 0)
+    return 0.001 * jnp.sum(parts).astype(jnp.float32)
+
+
+def of_ids_by_hand(nodes) -> float:
+    ids = [t for node in nodes for t in node.tokens]
+    return 0.001 * sum(t * (i % 7 - 3) for i, t in enumerate(ids))
+
+
+def test_a_python_function_of_texts():
+    """It is called once for every distinct partial solution, and each call is counted."""
+    asked: list[tuple] = []
+
+    def value(question, steps):
+        asked.append((question, *steps))
+        return of_steps(question, steps)
+
+    results = searched(value)
+    assert_values(results, lambda question, nodes, steps: of_steps(question, steps))
+    assert len(asked) == len(set(asked)) == sum(r.counts.reward_calls for r in results)
+    for result in results:
+        own = {(result.question, *steps) for _, steps in paths(result)}
+        assert own <= set(asked)
+        assert result.counts.reward_calls == sum(a[0] == result.question for a in asked)
+    assert all(r.counts.prm_tokens == 0 for r in results)
+
+
+def test_a_batched_python_function_sees_all_new_solutions_at_once():
+    sizes = []
+
+    def values(questions, steps):
+        sizes.append(len(questions))
+        return np.array([of_steps(*pair) for pair in zip(questions, steps, strict=True)])
+
+    results, single = searched(rewards.of_batches(values)), searched(of_steps)
+    assert [r.to_dict()["tree"] for r in results] == [r.to_dict()["tree"] for r in single]
+    assert sum(sizes) == sum(r.counts.reward_calls for r in results) > 2 * len(sizes)
+
+
+def test_a_jax_function_of_tokens():
+    results = searched(rewards.of_tokens(of_ids))
+    assert_values(results, lambda question, nodes, steps: of_ids_by_hand(nodes))
+    assert all(r.counts.reward_calls == r.counts.prm_tokens == 0 for r in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ("mean", "minimum", "weighted_sum"))
+def test_several_rewards_together(how):
+    """A PRM on the device, a PRM of another tokenizer that reads text, tokens and texts: four parts."""
+    own, other = models.load_prm(resolve("embedded:prm")), prm("rlhflow")
+    parts = own, other, rewards.of_tokens(of_ids), of_steps
+    weights = (0.5, -2.0, 1.5, 0.0)
+    if how == "weighted_sum":
+        reward = rewards.weighted_sum(*zip(parts, weights, strict=True))
+    else:
+        reward = getattr(rewards, how)(*parts)
+    make = {
+        "mean": np.mean,
+        "minimum": np.min,
+        "weighted_sum": lambda values: np.dot(values, weights),
+    }[how]
+
+    def by_hand(question, nodes, steps):
+        scores = [float(p.score(question, steps)[-1]) for p in (own, other)]
+        return make([*scores, of_ids_by_hand(nodes), of_steps(question, steps)])
+
+    results = searched(reward)
+    assert_values(results[:1], by_hand)
+    alone = [searched(part)[0].counts for part in (own, other)]
+    assert all(r.counts.reward_calls > 0 and r.counts.prm_tokens > 0 for r in results)
+    prompts = [len(p.format.prompt(QUESTIONS[0])) for p in (own, other)]
+    policy_prompt = alone[0].prompt_tokens - prompts[0]
+    assert results[0].counts.prompt_tokens == policy_prompt + sum(prompts)
+
+
+def test_combinations_nest_and_open_folders():
+    inner = rewards.minimum("embedded:prm", of_steps)
+    loaded = pfjax.load(prm=rewards.mean(inner, rewards.of_tokens(of_ids)))
+    assert isinstance(loaded.prm, rewards.Mix) and isinstance(
+        loaded.prm.parts[0].parts[0], models.PRM
+    )
+    result = loaded.solve(QUESTIONS[0], 4, 5)
+    own = solver().prm
+
+    def by_hand(question, nodes, steps):
+        least = min(float(own.score(question, steps)[-1]), of_steps(question, steps))
+        return (least + of_ids_by_hand(nodes)) / 2
+
+    assert_values([result], by_hand)
+
+
+def test_minus_infinity_kills():
+    """No particle with a digit 7 is left; the others weigh 1 / n of those alive at the end."""
+
+    def value(question, steps):
+        return -math.inf if "7" in steps[-1] else 0.0
+
+    result = pfjax.Solver(solver().policy, value).solve(QUESTIONS[0], 16, 1)
+    assert any(node.value == -math.inf for node in result.tree.nodes)
+    for solution in result.solutions:
+        assert solution.weight == 0 or "7" not in "".join(solution.steps)
+    assert result.status == "ok" and math.isfinite(result.log_evidence)
+    dead = pfjax.Solver(solver().policy, lambda question, steps: -math.inf)
+    result = dead.solve(QUESTIONS[0], 4, 1)
+    assert (result.status, result.log_evidence) == ("all dead", -math.inf)
+
+
+def failing(what: str):
+    """A function that is right for the first step and then fails."""
+
+    def value(question, steps):
+        if len(steps) < 2:
+            return 0.0
+        if what == "raises":
+            raise RuntimeError("no\nluck")
+        if what == "hangs":
+            threading.Event().wait(30)
+        return {"nan": math.nan, "inf": math.inf, "text": "0.5", "list": [1.0], "none": None}[what]
+
+    return value
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    {
+        "raises": "raised RuntimeError: no luck",
+        "hangs": "took longer than 0.5 s",
+        "nan": "returned nan",
+        "inf": "returned inf",
+        "text": "returned '0.5'",
+        "list": r"returned \[1.0\]",
+        "none": "returned None",
+    }.items(),
+)
+def test_a_python_function_that_fails_is_one_sentence(what, said):
+    """It names the function and quotes the step; the solver can be used again."""
+    how = pfjax.Solver(solver().policy, rewards.of_texts(failing(what), timeout=0.5))
+    began = time.monotonic()
+    with pytest.raises(
+        RewardError, match=rf"^The reward 'value' {said}.* for the step '.+ has .+'"
+    ):
+        how.solve(QUESTIONS[0], 2)
+    with pytest.raises(RewardError) as error:
+        how.solve(QUESTIONS[0], 2)
+    assert time.monotonic() - began < 25 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (lambda questions, steps: [0.0] * (len(steps) + 1), r"returned \d values for \d solutions"),
+        (lambda questions, steps: "0.0", "returned 0.0"),
+        (lambda questions, steps: 0.0, "returned 0.0 for"),
+        (lambda questions, steps: [math.nan] * len(steps), "returned nan"),
+        (lambda questions, steps: 1 / 0, "raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_batched_function_that_fails_is_one_sentence(values, said):
+    how = pfjax.Solver(solver().policy, rewards.of_batches(values))
+    if said == "returned 0.0":
+        said = "returned 3 values|returned '?0.0"
+    with pytest.raises(RewardError, match=rf"^The reward '<lambda>' ({said})"):
+        how.solve(QUESTIONS[0], 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda tokens, length: tokens, r"gives int32\[108\]; wanted a float32 scalar"),
+        (lambda tokens, length: length, r"gives int32\[\]; wanted"),
+        (lambda tokens: 0.0, "raised TypeError: .*takes 1 positional"),
+        (lambda tokens, length: None, "gives None"),
+        (lambda tokens, length: jnp.where(length > 12, jnp.nan, 0.0), "returned nan for the step"),
+        (lambda tokens, length: jnp.where(length > 12, jnp.inf, 0.0), "returned inf for the step"),
+    ],
+)
+def test_a_jax_function_that_fails_is_one_sentence(function, said):
+    how = pfjax.Solver(solver().policy, rewards.of_tokens(function))
+    with pytest.raises(RewardError, match=rf"^The reward '<lambda>' {said}") as error:
+        how.solve(QUESTIONS[0], 2)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: pfjax.load(prm=3), "prm got 3, wanted a PRM, its folder, or a function"),
+        (lambda: rewards.of_tokens("x"), "of_tokens got 'x'"),
+        (lambda: rewards.mean(), "mean got no reward"),
+        (
+            lambda: rewards.weighted_sum(of_steps, of_steps),
+            "wanted pairs of a reward and its weight",
+        ),
+        (lambda: rewards.of_texts(of_steps, timeout=0), "timeout is 0"),
+    ],
+)
+def test_what_is_no_reward_is_refused(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_a_function_and_its_solver_do_not_depend_on_the_batch():
+    """A problem alone and beside another, weighed one at a time: the same values from the same calls."""
+    both = searched(of_steps)
+    how = pfjax.Solver(solver().policy, of_steps, SAMPLING, execution=pfjax.Execution(together=1))
+    for question, other in zip(QUESTIONS, how.solve(QUESTIONS, 4, 5, batch=2), strict=True):
+        (result,) = [r for r in both if r.question == question]
+        assert [s.tokens for s in result.solutions] == [s.tokens for s in other.solutions]
+        assert result.counts.reward_calls == other.counts.reward_calls
+
+
+def test_policies_of_other_tokenizers_are_read_too():
+    """The text of a toy policy's steps, EOS and delimiter stripped, is what a function is given."""
+    seen = []
+
+    def value(question, steps):
+        seen.extend(steps)
+        return 0.0
+
+    budget = pfjax.Budget(step_tokens=8, max_tokens=24, max_steps=4)
+    pfjax.Solver(policy(), value, pfjax.Sampling(2.0), budget).solve(QUESTIONS[0], 4)
+    assert seen and not [s for s in seen if s != s.strip()]
