@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pfjax import models as models
     from pfjax import smc as smc
-    from pfjax.reasoning.flight import Budget as Budget
+    from pfjax.reasoning.budget import Budget as Budget
     from pfjax.reasoning.sampling import Sampling as Sampling
     from pfjax.search.execution import Execution as Execution
     from pfjax.search.loading import load as load
@@ -21,7 +21,7 @@ _HOMES = {
     "load": "pfjax.search.loading",
     "Solver": "pfjax.search.solver",
     "Sampling": "pfjax.reasoning.sampling",
-    "Budget": "pfjax.reasoning.flight",
+    "Budget": "pfjax.reasoning.budget",
     "Execution": "pfjax.search.execution",
 }
 

@@ -12,7 +12,7 @@ from pfjax.plan.memory import Memory, memory
 from pfjax.plan.roofline import Roofline, roofline
 from pfjax.plan.setup import Largest, Setup, axes, largest
 from pfjax.plan.weights import Model, replicated
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.foreign import AROUND
 
 DTYPES = ("bfloat16", "float16", "float32")

@@ -21,7 +21,8 @@ from pfjax.models.config import DecoderConfig
 from pfjax.models.prm import RewardModule
 from pfjax.plan.weights import Model, is_split
 from pfjax.reasoning import automaton, foreign, particles, rewards
-from pfjax.reasoning.flight import Budget, begin
+from pfjax.reasoning.budget import Budget
+from pfjax.reasoning.flight import begin
 from pfjax.reasoning.passes import blocks
 from pfjax.reasoning.strip import strip_table
 
@@ -116,9 +117,7 @@ def _pool(policy: Model, budget: Budget, reward: PyTree[Array], dtype: jnp.dtype
         jnp.zeros(1, jnp.int32),
         jnp.ones(1, bool),
         1,
-        max_tokens=budget.max_tokens,
-        step_tokens=budget.step_tokens,
-        max_steps=budget.max_steps,
+        budget=budget,
         columns=budget.max_tokens + budget.slack,
         reward_state=reward,
         dtype=dtype,

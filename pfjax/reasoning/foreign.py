@@ -22,7 +22,7 @@ from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import passes
 from pfjax.reasoning.asked import step_text
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.passes import PRMState, blocks
 from pfjax.reasoning.rewards import Cost, RewardModel

@@ -18,7 +18,7 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.reasoning import particles, potentials
 from pfjax.reasoning.automaton import StopTable
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.potentials import Potential
 from pfjax.reasoning.propose import propose
 from pfjax.reasoning.rewards import RewardModel
@@ -59,9 +59,7 @@ def language_model(
             last,
             jnp.ones(last.shape, bool),
             keys.shape[1],
-            max_tokens=budget.max_tokens,
-            step_tokens=budget.step_tokens,
-            max_steps=budget.max_steps,
+            budget=budget,
             columns=budget.max_tokens + budget.slack,
             reward_state=reward.init(*keys.shape),
             dtype=cache.suffix_dtype(prefix, settings.kv_format),

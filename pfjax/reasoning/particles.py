@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from pfjax.models import cache
 from pfjax.models.config import DecoderConfig
 from pfjax.reasoning import automaton
+from pfjax.reasoning.budget import Budget
 
 MOST_COMPARED = 1024
 
@@ -57,9 +58,7 @@ def empty(
     active: Bool[Array, " p"],
     n: int,
     *,
-    max_tokens: int,
-    step_tokens: int,
-    max_steps: int,
+    budget: Budget,
     columns: int,
     reward_state: PyTree[Array],
     dtype=jnp.float32,
@@ -72,10 +71,10 @@ def empty(
     zeros = jnp.zeros(rows, jnp.int32)
     floats = jnp.zeros(rows, jnp.float32)
     return Particles(
-        tokens=jnp.zeros((*rows, max_tokens + step_tokens), jnp.int32),
+        tokens=jnp.zeros((*rows, budget.max_tokens + budget.step_tokens), jnp.int32),
         length=zeros,
         last=jnp.broadcast_to(last[:, None], rows),
-        step_end=jnp.zeros((*rows, max_steps), jnp.int32),
+        step_end=jnp.zeros((*rows, budget.max_steps), jnp.int32),
         num_steps=zeros,
         history=zeros,
         scored=zeros,

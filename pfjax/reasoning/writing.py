@@ -17,7 +17,8 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.sharding import gathered
 from pfjax.reasoning import automaton
-from pfjax.reasoning.flight import BLOCK, Budget, Flight, put_rows
+from pfjax.reasoning.budget import BLOCK, Budget
+from pfjax.reasoning.flight import Flight, put_rows
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.sampling import Sampling, draw, log_probs
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pfjax import models
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search.execution import Execution
 from pfjax.search.rewards import Named, opened

@@ -19,7 +19,7 @@ from pfjax.engine import run
 from pfjax.engine.engine import Engine, problem_keys
 from pfjax.engine.pool import Snapshot, snapshot
 from pfjax.reasoning import potentials
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.potentials import Potential
 from pfjax.reasoning.sampling import Sampling

@@ -10,7 +10,7 @@ from pfjax import models
 from pfjax.engine.pool import Snapshot
 from pfjax.reasoning import foreign, sources
 from pfjax.reasoning.asked import Asker, RewardError, failure, step_text
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sources import Formula, Source, Sources
 from pfjax.reasoning.strip import strip_table
 from pfjax.search.rewards import Mix, Reward, Texts, Tokens, of_texts

@@ -18,7 +18,7 @@ from flax import nnx
 from pfjax import models, search
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder, forward
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search.solver import Solver
 

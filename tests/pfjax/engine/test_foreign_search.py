@@ -13,7 +13,7 @@ from pfjax import models
 from pfjax.engine import run
 from pfjax.models.formats import PRM_KINDS
 from pfjax.reasoning import foreign, passes
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import Execution
 from pfjax.search.result import Result

@@ -13,6 +13,10 @@ from pfjax.engine.likeness import likeness
 from pfjax.reasoning import potentials
 
 
+def scaled(w):
+    return lambda x: x * w
+
+
 def cell(source: str, **names):
     """What a notebook cell defines as `f`: run anew each time, in a namespace of its own."""
     space = types.ModuleType("__main__").__dict__
@@ -27,8 +31,8 @@ ALIKE = {
     "potential": lambda: potentials.mean(0.5),
     "partial": lambda: functools.partial(smc.systematic, t=3),
     "conditional": lambda: smc.conditional(smc.systematic),
-    "array": lambda: lambda x, w=np.arange(3.0): x * w,
-    "jax array": lambda: lambda x, w=jnp.arange(3.0): x * w,
+    "array": lambda: scaled(np.arange(3.0)),
+    "jax array": lambda: scaled(jnp.arange(3.0)),
     "cell": lambda: cell("def f(x):\n    return x * SCALE\n", SCALE=2.0),
     "recursive": lambda: cell("def f(x):\n    return f(x - 1) if x else 0\n"),
     "nested": lambda: cell("def f(x):\n    return (lambda y: y + SCALE)(x)\n", SCALE=[1, {"a": 2}]),
@@ -39,8 +43,8 @@ OTHER = {
     "potential": lambda: potentials.mean(0.25),
     "partial": lambda: functools.partial(smc.systematic, t=4),
     "conditional": lambda: smc.conditional(smc.stratified),
-    "array": lambda: lambda x, w=np.arange(3.0) + 1: x * w,
-    "jax array": lambda: lambda x, w=jnp.arange(3.0) + 1: x * w,
+    "array": lambda: scaled(np.arange(3.0) + 1),
+    "jax array": lambda: scaled(jnp.arange(3.0) + 1),
     "cell": lambda: cell("def f(x):\n    return x * SCALE\n", SCALE=3.0),
     "recursive": lambda: cell("def f(x):\n    return f(x - 2) if x else 0\n"),
     "nested": lambda: cell("def f(x):\n    return (lambda y: y + SCALE)(x)\n", SCALE=[1, {"a": 3}]),

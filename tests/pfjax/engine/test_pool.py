@@ -13,7 +13,7 @@ import pfjax
 from pfjax.engine import run
 from pfjax.models import cache
 from pfjax.plan import hlo
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import Execution
 from pfjax.tasks import generate

@@ -18,7 +18,7 @@ from pfjax.engine.text_engine import TextEngine
 from pfjax.models.formats import PRM_KINDS
 from pfjax.plan import sources
 from pfjax.reasoning import foreign, particles
-from pfjax.reasoning.flight import Budget
+from pfjax.reasoning.budget import Budget
 from pfjax.search import Execution
 from pfjax.search.loading import resolve
 
@@ -99,7 +99,7 @@ def test_a_step_without_room_is_not_read():
 def test_a_solution_ends_with_a_step_that_is_not_read():
     x = particles.empty(
         policy().config, jnp.zeros(1, jnp.int32), jnp.ones(1, bool), 3,
-        max_tokens=60, step_tokens=12, max_steps=7, columns=1, reward_state=(),
+        budget=BUDGET, columns=1, reward_state=(),
     )  # fmt: skip
     x = x._replace(num_steps=x.num_steps + 2, scored=x.scored + 1)
     room = foreign.room(BUDGET, 300)

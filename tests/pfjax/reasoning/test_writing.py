@@ -31,7 +31,7 @@ def written():
     pieces = [bytes([97 + i % 24]) for i in range(config.vocab_size)]
     table, budget = automaton.stop_table(pieces, []), Budget(STEP, 60, 4)
     x = particles.empty(
-        config, sizes, jnp.ones(P, bool), N, max_tokens=60, step_tokens=STEP, max_steps=4,
+        config, sizes, jnp.ones(P, bool), N, budget=budget,
         columns=1, reward_state=(),
     )  # fmt: skip
     x = x._replace(length=jnp.asarray(LENGTH))
