@@ -26,7 +26,7 @@ TOKENS = [b"", b"a", b"\n", b".\n\n", b"b"]
 EOS = 0
 PROMPT = [1, 4, 1]
 BUDGET = Budget(step_tokens=2, max_tokens=5, max_steps=4)
-TEMPERATURE = 0.8
+TEMPERATURE = 2.0
 CONFIG = DecoderConfig(
     vocab_size=5,
     hidden_size=16,
