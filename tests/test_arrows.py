@@ -1,6 +1,7 @@
 """The house as DESIGN.md draws it: rooms on floors, imports run down, no file too long, no cycles."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def test_no_module_imports_itself_by_a_detour():
         if file.name != "__init__.py"
     }
     list(TopologicalSorter(graph).static_order())
+
+
+def test_what_measures_uses_public_names_of_solver_and_engine():
+    measuring = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "pfjax/bench").glob("*.py")]
+    hidden = re.compile(r"\b(solver|engine|search|s)\._(?!replace|asdict|fields)\w+")
+    assert not {
+        f.name: hidden.findall(f.read_text()) for f in measuring if hidden.search(f.read_text())
+    }
 
 
 def test_files_are_short_and_in_rooms():

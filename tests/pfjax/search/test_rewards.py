@@ -242,6 +242,7 @@ def test_a_jax_function_that_fails_is_one_sentence(function, said):
     ("make", "said"),
     [
         (lambda: pfjax.load(prm=3), "prm got 3, wanted a PRM, its folder, or a function"),
+        (lambda: solver().with_prm(rewards.mean("a/b", of_steps)).solve("x"), "'a/b' is a folder"),
         (lambda: rewards.of_tokens("x"), "of_tokens got 'x'"),
         (lambda: rewards.mean(), "mean got no reward"),
         (

@@ -70,7 +70,7 @@ def test_a_particle_filter_on_the_model_is_unbiased(resampler):
 def test_particle_gibbs_leaves_the_posterior_invariant():
     """Chi-square over solutions: 20 000 chains start in the posterior and make one sweep.
 
-    Solutions of less than 1e-3 are one cell; the limit is the 1 - 1e-4 quantile.
+    Solutions of less than 5e-4 are one cell; the limit is the 1 - 1e-4 quantile.
     """
     how = solver(tau=TAU)
     model = how.model("?", potentials.mean)
@@ -82,7 +82,7 @@ def test_particle_gibbs_leaves_the_posterior_invariant():
     def swept(key, model):
         """A path of a large filter, which is nearly one of the posterior, after one sweep."""
         k_start, k_sweep = jax.random.split(key)
-        first = smc.particle_gibbs(model, 256, BUDGET.max_steps).init(k_start)[0]
+        first = smc.particle_gibbs(model, 96, BUDGET.max_steps).init(k_start)[0]
         kernel = smc.particle_gibbs(model, 3, BUDGET.max_steps)
         last = jax.tree.map(lambda x: x[-1], kernel.step(k_sweep, first)[0])
         return last.tokens, last.length
@@ -95,12 +95,12 @@ def test_particle_gibbs_leaves_the_posterior_invariant():
         for row, length in zip(tokens, lengths, strict=True):
             solution = tuple(row[:length].tolist())
             found[solution] = found.get(solution, 0) + 1
-    large = [t for t, p in posterior.items() if p > 1e-3]
+    large = [t for t, p in posterior.items() if p > 5e-4]
     seen = np.array([found.get(t, 0) for t in large] + [0])
     seen[-1] = RUNS - seen.sum()
     wanted = np.array([posterior[t] for t in large] + [0])
     wanted[-1] = 1 - wanted.sum()
-    assert set(found) <= set(posterior) and len(large) > 50
+    assert set(found) <= set(posterior) and len(large) > 30
     chi2 = float(((seen - RUNS * wanted) ** 2 / (RUNS * wanted)).sum())
     freedom = len(large)
     assert chi2 < freedom + 3.72 * math.sqrt(2 * freedom) + 3.72**2, chi2
