@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Compiles slow statistics quickly: a law does not depend on how, and most of their time is compilation."""
-    jax.config.update("jax_disable_most_optimizations", item.stash[QUICKLY])
+    jax.config.update("jax_disable_most_optimizations", item.stash.get(QUICKLY, False))
     result = yield
     jax.config.update("jax_disable_most_optimizations", False)
     return result
