@@ -18,6 +18,12 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Tests of one file run in this process: another takes seconds to start and has nothing to share."""
+    files = {argument.split("::")[0] for argument in config.args}
+    return 0 if len(files) == 1 and files.pop().endswith(".py") else None
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few_maps() -> Iterator[None]:
     """Forgets compiled programs before they have all the memory maps that Linux gives a process.
