@@ -23,8 +23,7 @@ def test_the_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     """Above 20 s: a fresh process compiles the programs that no test before it had."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-    code = "
-".join(blocks("README.md"))
+    code = "\n".join(blocks("README.md"))
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=600
     )
