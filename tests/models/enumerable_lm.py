@@ -146,4 +146,5 @@ class Spelling:
 def solver(**fields) -> Solver:
     """A solver of the enumerable language model, whose reward is the tabular PRM, on the device."""
     model = models.Policy(policy(), cast(models.Tokenizer, Spelling()), (EOS,), {})
-    return Solver(model, search.rewards.of_tokens(value), Sampling(TEMPERATURE), BUDGET, **fields)
+    given = {"prm": search.rewards.of_tokens(value), "sampling": Sampling(TEMPERATURE)}
+    return Solver(model, **{**given, "budget": BUDGET, **fields})

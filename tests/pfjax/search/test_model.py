@@ -2,6 +2,7 @@
 
 import functools
 
+import enumerable_lm
 import jax
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from toy_prms import policy, prm
 import pfjax
 from pfjax import smc
 from pfjax.reasoning import passes
-from pfjax.search import METHODS, rewards
+from pfjax.search import METHODS
 from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (3, 4)).question for i in range(3)]
@@ -30,6 +31,7 @@ def plain(result) -> dict:
     return found | {"counts": counts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", (QUESTIONS[0], QUESTIONS[:2]), ids=("one", "a list"))
 def test_the_plain_filter_gives_what_solve_gives(question):
     """Token for token: solutions, tree, answer, counts; weights and evidence to rounding."""
@@ -56,15 +58,31 @@ def test_the_plain_filter_gives_what_solve_gives(question):
     assert any(not node.alive for r in solved for node in r.tree.nodes)
 
 
+@functools.cache
+def tiny(prm=None):
+    """The enumerable language model, whose programs compile in a second."""
+    return enumerable_lm.solver(tau=0.2, **({} if prm is None else {"prm": prm}))
+
+
+def run_on(how, steps: int, n: int = 4):
+    """The generations of a plain filter on the model of "a?"."""
+
+    @jax.jit
+    def run(key, model):
+        pf = smc.particle_filter(model, n, METHODS["pf"].resampler)
+        return smc.run(key, pf, steps, how.collect)[1]
+
+    return run(how.keys("a?", 5), how.model("a?"))
+
+
 def test_more_generations_than_needed_change_nothing():
     """The Result stops where `solve` does, at the generation that ends the last particle."""
-    how = solver()
-    pf = smc.particle_filter(how.model(QUESTIONS[0]), 4, METHODS["pf"].resampler)
-    run = jax.jit(lambda key: smc.run(key, pf, how.budget.max_steps + 3, how.collect))
-    result = how.results(QUESTIONS[0], run(how.keys(QUESTIONS[0], 5))[1])
-    solved = how.solve(QUESTIONS[0], 4, 5)
+    how = tiny()
+    result = how.results("a?", run_on(how, how.budget.max_steps + 3))
+    solved = how.solve("a?", 4, 5)
     assert [s.tokens for s in result.solutions] == [s.tokens for s in solved.solutions]
     assert len(result.ess) == len(solved.ess)
+    assert result.log_evidence == pytest.approx(solved.log_evidence, abs=1e-5)
 
 
 def test_a_python_reward_is_asked_in_the_middle_of_a_run():
@@ -75,14 +93,13 @@ def test_a_python_reward_is_asked_in_the_middle_of_a_run():
         asked.append((question, *steps))
         return -0.1 * len(steps[-1])
 
-    how = solver().with_prm(value)
-    solved, by_solve = how.solve(QUESTIONS[0], 4, 5), sorted(asked)
+    how = tiny(value)
+    solved, by_solve = how.solve("a?", 4, 5), sorted(asked)
     asked.clear()
-    pf = smc.particle_filter(how.model(QUESTIONS[0]), 4, METHODS["pf"].resampler)
-    _, generations = smc.run(how.keys(QUESTIONS[0], 5), pf, how.budget.max_steps, how.collect)
-    result = how.results(QUESTIONS[0], generations)
+    result = how.results("a?", run_on(how, how.budget.max_steps))
     assert sorted(asked) == by_solve and result.counts.reward_calls == len(asked)
     assert [s.tokens for s in result.solutions] == [s.tokens for s in solved.solutions]
+    assert [n.value for n in result.tree.nodes] == [n.value for n in solved.tree.nodes]
 
 
 GIBBS = 4
@@ -181,43 +198,29 @@ def test_islands_and_drafts_run_on_it(shape):
 
 
 def test_wrong_use_is_one_sentence():
-    how = solver()
-    model = how.model(QUESTIONS[:2])
+    how = tiny()
+    model = how.model(["a?", "b?"])
     with pytest.raises(
         ValueError, match=r"shape \(4,\) for 2 questions; run it with one key for each"
     ):
         jax.eval_shape(smc.particle_filter(model, 4).init, jax.random.key(0))
-    _, generations = jax.eval_shape(
-        lambda k: filtered(k, how.model(QUESTIONS[:2]), 4), how.keys(QUESTIONS[:2])
-    )
-    empty = jax.tree.map(lambda x: np.zeros(x.shape), generations.value)
-    with pytest.raises(ValueError, match="for 3 questions, wanted"):
-        how.results(QUESTIONS, generations._replace(value=empty, info=(), **_none(generations)))
+    generations = run_on(how, 2)
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 4\) for 3 questions, wanted"):
+        how.results(["a?", "b?", "c?"], generations)
     by_text = pfjax.Solver(policy(), prm("rlhflow"), budget=pfjax.Budget(8, 24, 4))
     with pytest.raises(ValueError, match="no room for a PRM that reads text"):
         by_text.model(QUESTIONS[0])
-    mesh = pfjax.load(mesh=pfjax.models.make_mesh(2, 1))
+    mesh = enumerable_lm.solver(mesh=pfjax.models.make_mesh(2, 1))
     with pytest.raises(ValueError, match="runs on one device"):
-        mesh.model(QUESTIONS[0])
+        mesh.model("a?")
     with pytest.raises(ValueError, match="question is empty"):
         how.model(" ")
 
 
-def _none(generations):
-    return {f: 0 for f in generations._fields if f not in ("value", "info")}
-
-
 def test_a_model_without_a_reward_samples():
     """Every log G is 0, so the evidence is 1."""
-    how = solver().with_prm(None)
-    pf = smc.particle_filter(how.model(QUESTIONS[0]), 4)
-    run = jax.jit(lambda key: smc.run(key, pf, how.budget.max_steps, how.collect))
-    _, generations = run(how.keys(QUESTIONS[0], 5))
-    result = how.results(QUESTIONS[0], generations, method="majority")
-    sampled = how.solve(QUESTIONS[0], 4, 5, method="majority")
+    how = tiny().with_prm(None)
+    result = how.results("a?", run_on(how, how.budget.max_steps), method="majority")
+    sampled = how.solve("a?", 4, 5, method="majority")
     assert [s.tokens for s in result.solutions] == [s.tokens for s in sampled.solutions]
     assert result.log_evidence == 0.0
-
-
-def test_names_are_public():
-    assert rewards.of_tokens and pfjax.search.Result and pfjax.Solver

@@ -5,6 +5,7 @@ import math
 import threading
 import time
 
+import enumerable_lm
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -94,6 +95,7 @@ def test_a_batched_python_function_sees_all_new_solutions_at_once():
     assert sum(sizes) == sum(r.counts.reward_calls for r in results) > 2 * len(sizes)
 
 
+@pytest.mark.slow
 def test_a_jax_function_of_tokens():
     results = searched(rewards.of_tokens(of_ids))
     assert_values(results, lambda question, nodes, steps: of_ids_by_hand(nodes))
@@ -130,6 +132,7 @@ def test_several_rewards_together(how):
     assert results[0].counts.prompt_tokens == policy_prompt + sum(prompts)
 
 
+@pytest.mark.slow
 def test_combinations_nest_and_open_folders():
     inner = rewards.minimum("embedded:prm", of_steps)
     loaded = pfjax.load(prm=rewards.mean(inner, rewards.of_tokens(of_ids)))
@@ -147,34 +150,47 @@ def test_combinations_nest_and_open_folders():
 
 
 def test_minus_infinity_kills():
-    """No particle with a digit 7 is left; the others weigh 1 / n of those alive at the end."""
+    """No particle with a b in a step that was weighed has weight; all dead is said."""
 
     def value(question, steps):
-        return -math.inf if "7" in steps[-1] else 0.0
+        return -math.inf if question == "dead?" or "b" in steps[-1] else 0.0
 
-    result = pfjax.Solver(solver().policy, value).solve(QUESTIONS[0], 16, 1)
+    result, dead = enumerable_lm.solver(prm=value).solve(["a?", "dead?"], 16, 1)
     assert any(node.value == -math.inf for node in result.tree.nodes)
     for solution in result.solutions:
-        assert solution.weight == 0 or "7" not in "".join(solution.steps)
+        assert solution.weight == 0 or "b" not in "".join(solution.steps[:-1])
     assert result.status == "ok" and math.isfinite(result.log_evidence)
-    dead = pfjax.Solver(solver().policy, lambda question, steps: -math.inf)
-    result = dead.solve(QUESTIONS[0], 4, 1)
-    assert (result.status, result.log_evidence) == ("all dead", -math.inf)
+    assert (dead.status, dead.log_evidence) == ("all dead", -math.inf)
 
 
-def failing(what: str):
-    """A function that is right for the first step and then fails."""
+DOES: list[str] = []
 
-    def value(question, steps):
-        if len(steps) < 2:
-            return 0.0
-        if what == "raises":
-            raise RuntimeError("no\nluck")
-        if what == "hangs":
-            threading.Event().wait(30)
-        return {"nan": math.nan, "inf": math.inf, "text": "0.5", "list": [1.0], "none": None}[what]
 
-    return value
+def fails(question, steps):
+    """Right for the first step, and then does what `DOES` says."""
+    if len(steps) < 2:
+        return 0.0
+    if DOES[-1] == "raises":
+        raise RuntimeError("no\nluck")
+    if DOES[-1] == "hangs":
+        threading.Event().wait(30)
+    answers = {"nan": math.nan, "inf": math.inf, "text": "0.5", "list": [1.0], "none": None}
+    return answers[DOES[-1]]
+
+
+def fail_together(questions, steps):
+    """The same at once; too many values, a text, one number."""
+    if len(steps[0]) < 2:
+        return [0.0] * len(steps)
+    answers = {"more": [0.0] * (len(steps) + 1), "text": "0.0", "one": 0.0}
+    answers["nan"] = [math.nan] * len(steps)
+    return answers[DOES[-1]] if DOES[-1] in answers else 1 / 0
+
+
+failing = functools.cache(lambda: enumerable_lm.solver(prm=rewards.of_texts(fails, timeout=0.5)))
+failing_together = functools.cache(
+    lambda: enumerable_lm.solver(prm=rewards.of_batches(fail_together))
+)
 
 
 @pytest.mark.parametrize(
@@ -191,50 +207,51 @@ def failing(what: str):
 )
 def test_a_python_function_that_fails_is_one_sentence(what, said):
     """It names the function and quotes the step; the solver can be used again."""
-    how = pfjax.Solver(solver().policy, rewards.of_texts(failing(what), timeout=0.5))
+    DOES.append(what)
     began = time.monotonic()
     with pytest.raises(
-        RewardError, match=rf"^The reward 'value' {said}.* for the step '.+ has .+'"
-    ):
-        how.solve(QUESTIONS[0], 2)
-    with pytest.raises(RewardError) as error:
-        how.solve(QUESTIONS[0], 2)
-    assert time.monotonic() - began < 25 and "\n" not in str(error.value)
+        RewardError, match=rf"^The reward 'fails' {said}.* for the step '[ab.]*' of"
+    ) as error:
+        failing().solve("What is a?", 4)
+    assert "\n" not in str(error.value) and "'What is a?'; " in str(error.value)
+    assert what != "hangs" or time.monotonic() - began < 25
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        (lambda questions, steps: [0.0] * (len(steps) + 1), r"returned \d values for \d solutions"),
-        (lambda questions, steps: "0.0", "returned 0.0"),
-        (lambda questions, steps: 0.0, "returned 0.0 for"),
-        (lambda questions, steps: [math.nan] * len(steps), "returned nan"),
-        (lambda questions, steps: 1 / 0, "raised ZeroDivisionError: division by zero"),
-    ],
+    ("what", "said"),
+    {
+        "more": r"returned \d values for \d solutions",
+        "text": r"returned (3 values|'0.0')",
+        "one": r"returned 0.0 for \d solutions",
+        "nan": "returned nan",
+        "raises": "raised ZeroDivisionError: division by zero",
+    }.items(),
 )
-def test_a_batched_function_that_fails_is_one_sentence(values, said):
-    how = pfjax.Solver(solver().policy, rewards.of_batches(values))
-    if said == "returned 0.0":
-        said = "returned 3 values|returned '?0.0"
-    with pytest.raises(RewardError, match=rf"^The reward '<lambda>' ({said})"):
-        how.solve(QUESTIONS[0], 2)
+def test_a_batched_function_that_fails_is_one_sentence(what, said):
+    DOES.append(what)
+    with pytest.raises(RewardError, match=f"^The reward 'fail_together' {said}"):
+        failing_together().solve("What is a?", 4)
 
 
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (lambda tokens, length: tokens, r"gives int32\[108\]; wanted a float32 scalar"),
+        (lambda tokens, length: tokens, r"gives int32\[7\]; wanted a float32 scalar"),
         (lambda tokens, length: length, r"gives int32\[\]; wanted"),
         (lambda tokens: 0.0, "raised TypeError: .*takes 1 positional"),
         (lambda tokens, length: None, "gives None"),
-        (lambda tokens, length: jnp.where(length > 12, jnp.nan, 0.0), "returned nan for the step"),
-        (lambda tokens, length: jnp.where(length > 12, jnp.inf, 0.0), "returned inf for the step"),
+        (lambda tokens, length: jnp.where(length > 2, jnp.nan, 0.0), "returned nan for the step"),
+        pytest.param(
+            lambda tokens, length: jnp.where(length > 2, jnp.inf, 0.0),
+            "returned inf for the step",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_jax_function_that_fails_is_one_sentence(function, said):
-    how = pfjax.Solver(solver().policy, rewards.of_tokens(function))
+    how = enumerable_lm.solver(prm=rewards.of_tokens(function))
     with pytest.raises(RewardError, match=rf"^The reward '<lambda>' {said}") as error:
-        how.solve(QUESTIONS[0], 2)
+        how.solve("What is a?", 4)
     assert "\n" not in str(error.value)
 
 
@@ -242,7 +259,10 @@ def test_a_jax_function_that_fails_is_one_sentence(function, said):
     ("make", "said"),
     [
         (lambda: pfjax.load(prm=3), "prm got 3, wanted a PRM, its folder, or a function"),
-        (lambda: solver().with_prm(rewards.mean("a/b", of_steps)).solve("x"), "'a/b' is a folder"),
+        (
+            lambda: enumerable_lm.solver(prm=rewards.mean("a/b", of_steps)).solve("x"),
+            "'a/b' is a folder",
+        ),
         (lambda: rewards.of_tokens("x"), "of_tokens got 'x'"),
         (lambda: rewards.mean(), "mean got no reward"),
         (
@@ -257,6 +277,7 @@ def test_what_is_no_reward_is_refused(make, said):
         make()
 
 
+@pytest.mark.slow
 def test_a_function_and_its_solver_do_not_depend_on_the_batch():
     """A problem alone and beside another, weighed one at a time: the same values from the same calls."""
     both = searched(of_steps)
@@ -267,6 +288,7 @@ def test_a_function_and_its_solver_do_not_depend_on_the_batch():
         assert result.counts.reward_calls == other.counts.reward_calls
 
 
+@pytest.mark.slow
 def test_policies_of_other_tokenizers_are_read_too():
     """The text of a toy policy's steps, EOS and delimiter stripped, is what a function is given."""
     seen = []
