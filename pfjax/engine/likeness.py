@@ -2,8 +2,9 @@
 
 A resampler or a potential that is made anew, `when(ess_below(0.3), ssp)`, is another object with the same
 code and the same values inside. `likeness` names both by code, defaults, closure and the globals that the
-code reads, so a changed constant in a notebook cell is another function. Functions of installed modules,
-and objects of unknown types, are themselves alone: like `jax.jit`, this does not see them change.
+code reads, so a changed constant in a notebook cell is another function; an object is its class and
+attributes. Functions of installed modules, and objects of types that are not written in Python, are
+themselves alone: like `jax.jit`, this does not see them change.
 """
 
 import dataclasses
@@ -68,6 +69,8 @@ def _of(value: Any, seen: dict[int, int]) -> Hashable:
     if dataclasses.is_dataclass(value):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return type(value), of(fields)
+    if _is_plain_instance(value):
+        return type(value), of(vars(value))
     return _Itself(value)
 
 
@@ -87,6 +90,15 @@ def _is_installed(function: types.FunctionType) -> bool:
     if module is None or function.__module__ == "__main__" or function.__closure__:
         return False
     return getattr(module, function.__qualname__, None) is function
+
+
+def _is_plain_instance(value: Any) -> bool:
+    """Whether an object is what its attributes say: of a class in Python, of no module of JAX."""
+    if isinstance(value, types.SimpleNamespace):
+        return True
+    home = type(value).__module__.split(".")[0]
+    in_python = type(value).__flags__ & 1 << 9 and hasattr(value, "__dict__")
+    return bool(in_python) and home not in ("jax", "jaxlib", "flax", "builtins")
 
 
 def _filled(cell: types.CellType) -> bool:

@@ -74,12 +74,34 @@ def test_a_mutated_list_in_a_closure_is_seen():
     assert likeness(f) != before
 
 
-def test_objects_and_traced_values_are_themselves():
-    class Thing:
-        pass
+class Thing:
+    """An object that acts by what it holds."""
 
-    thing = Thing()
-    assert likeness(thing) == likeness(thing) != likeness(Thing())
+    def __init__(self, share: float):
+        self.share = share
+
+    def __call__(self, log_w, t):
+        return log_w * self.share
+
+
+def test_objects_are_their_class_and_attributes():
+    thing = Thing(0.5)
+    before = likeness(thing)
+    assert before == likeness(Thing(0.5)) == likeness(thing) != likeness(Thing(0.6))
+    assert likeness(thing.__call__) == likeness(Thing(0.5).__call__)
+    thing.share = 0.6
+    assert likeness(thing) != before
+    module = types.SimpleNamespace(share=0.5)
+    before = likeness(module)
+    module.share = 0.6
+    assert likeness(module) != before
+
+
+def test_what_is_not_written_in_python_is_itself():
+    first, again = object(), object()
+    assert likeness(first) == likeness(first) != likeness(again)
+    jitted = jax.jit(lambda x: x), jax.jit(lambda x: x + 1)
+    assert likeness(jitted[0]) == likeness(jitted[0]) != likeness(jitted[1])
     key = jax.random.key(0)
     assert likeness(key) == likeness(key)
 
