@@ -3,12 +3,14 @@
 A resampler or a potential that is made anew, `when(ess_below(0.3), ssp)`, is another object with the same
 code and the same values inside. `likeness` names both by code, defaults, closure and the globals that the
 code reads, so a changed constant in a notebook cell is another function; an object is its class and
-attributes. Functions of installed modules, and objects of types that are not written in Python, are
-themselves alone: like `jax.jit`, this does not see them change.
+attributes, a class of a notebook what stands in it. What it does not know for sure is alike only to itself:
+functions and classes of installed modules, objects of types that are not written in Python. Like
+`jax.jit`, it does not see those change.
 """
 
 import dataclasses
 import functools
+import hashlib
 import sys
 import types
 from collections.abc import Hashable, Iterator
@@ -18,7 +20,8 @@ import jax
 import numpy as np
 
 LARGEST = 1 << 16
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, type, np.dtype)
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), range)
+_UNSAID = ("__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__")
 
 
 class _Itself:
@@ -45,43 +48,58 @@ def likeness(value: Any) -> Hashable:
     return _of(value, {})
 
 
-def _of(value: Any, seen: dict[int, int]) -> Hashable:
-    if isinstance(value, _PLAIN):
+def _of(value: Any, seen: dict[int, tuple[int, Any]]) -> Hashable:
+    """`seen` numbers what was met, and keeps it, so that nothing is walked twice."""
+    if type(value) in _PLAIN:
         return type(value), repr(value) if isinstance(value, (float, complex)) else value
     if id(value) in seen:
-        return "again", seen[id(value)]
-    seen = seen | {id(value): len(seen)}
+        return "again", seen[id(value)][0]
+    seen[id(value)] = len(seen), value
     of = functools.partial(_of, seen=seen)
-    if isinstance(value, (tuple, list)):
+    if type(value) in (tuple, list) or _is_named_tuple(value):
         return type(value), tuple(map(of, value))
-    if isinstance(value, dict):
+    if type(value) is dict:
         return dict, tuple((of(k), of(v)) for k, v in value.items())
-    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+    if type(value) in (np.ndarray, np.dtype) or isinstance(value, (np.generic, jax.Array)):
         return _of_array(value)
-    if isinstance(value, functools.partial):
+    if type(value) is functools.partial:
         return functools.partial, of(value.func), of(value.args), of(value.keywords)
     if isinstance(value, types.MethodType):
         return types.MethodType, of(value.__func__), of(value.__self__)
+    if isinstance(value, (staticmethod, classmethod)):
+        return type(value), of(value.__func__)
     if isinstance(value, types.FunctionType) and not _is_installed(value):
-        inside = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
-        parts = value.__defaults__, value.__kwdefaults__, inside, list(_read_globals(value))
-        return types.FunctionType, value.__code__, tuple(map(of, parts))
-    if dataclasses.is_dataclass(value):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return type(value), of(fields)
+        return types.FunctionType, value.__code__, *map(of, _inside(value))
+    if isinstance(value, type) and _is_of_a_notebook(value):
+        said = {k: v for k, v in vars(value).items() if k not in _UNSAID}
+        return type, value.__qualname__, of(value.__bases__), of(said)
+    if type(value).__name__ == "PjitFunction":
+        return "jit", of(value.__wrapped__)
     if _is_plain_instance(value):
-        return type(value), of(vars(value))
+        return "instance", of(type(value)), of(vars(value))
     return _Itself(value)
 
 
 def _of_array(value: Any) -> Hashable:
-    try:
-        data = np.asarray(value) if value.size <= LARGEST else None
+    if isinstance(value, np.dtype):
+        return np.dtype, str(value)
+    try:  # arrays of JAX do not change
+        small = value.size <= LARGEST or not isinstance(value, jax.Array)
+        data = np.ascontiguousarray(value) if small else None
     except TypeError:  # keys and traced values
         data = None
     if data is None or data.dtype.hasobject:
         return _Itself(value)
-    return type(value).__name__, data.shape, str(data.dtype), data.tobytes()
+    digest = hashlib.blake2b(data.view(np.uint8).data).hexdigest() if data.size else ""
+    return type(value).__name__, np.shape(value), str(data.dtype), digest
+
+
+def _inside(function: types.FunctionType) -> tuple[Any, ...]:
+    """What a function acts by, beside its code."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _filled(cell)]
+    wrapped = {k: v for k, v in vars(function).items()}
+    read = list(_read_globals(function))
+    return function.__defaults__, function.__kwdefaults__, cells, read, wrapped
 
 
 def _is_installed(function: types.FunctionType) -> bool:
@@ -92,13 +110,27 @@ def _is_installed(function: types.FunctionType) -> bool:
     return getattr(module, function.__qualname__, None) is function
 
 
+def _is_of_a_notebook(kind: type) -> bool:
+    return kind.__module__ == "__main__" or "<locals>" in kind.__qualname__
+
+
+def _is_named_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(value, "_fields") and not hasattr(value, "__dict__")
+
+
 def _is_plain_instance(value: Any) -> bool:
-    """Whether an object is what its attributes say: of a class in Python, of no module of JAX."""
+    """Whether an object is its class and attributes, as far as those are written in Python."""
     if isinstance(value, types.SimpleNamespace):
         return True
-    home = type(value).__module__.split(".")[0]
-    in_python = type(value).__flags__ & 1 << 9 and hasattr(value, "__dict__")
-    return bool(in_python) and home not in ("jax", "jaxlib", "flax", "builtins")
+    kind = type(value)
+    if isinstance(value, (type, types.ModuleType)) or not hasattr(value, "__dict__"):
+        return False
+    if kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "builtins"):
+        return False
+    # Something of C inside, such as a dict's entries, is not among the attributes.
+    return dataclasses.is_dataclass(value) or all(
+        base is object or base.__flags__ & 1 << 9 for base in kind.__mro__
+    )
 
 
 def _filled(cell: types.CellType) -> bool:

@@ -5,11 +5,12 @@
 
 On the host, between two programs. The steps are those of a `Result`: without delimiter and the white
 space around. -inf kills a solution; NaN, +inf, an exception or a call that takes too long is a
-`RewardError` of one sentence that quotes the step. Knows nothing of how the host is reached.
+`RewardError` of one sentence that quotes the step. A call with a time limit runs in a thread of its own.
+Knows nothing of how the host is reached.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -82,26 +83,22 @@ class Asker:
             return []
         if not self.batched:
             return [self._one(*pair) for pair in asked]
-        questions, steps = [q for q, _ in asked], [s for _, s in asked]
-        found = self._called(asked[0], questions, steps)
-        try:
-            values = list(found)
-        except TypeError:
-            values = None
-        if isinstance(found, str) or values is None or len(values) != len(asked):
-            many = f"{len(values)} values" if values is not None else _shown(found)
+        questions, steps = [q for q, _ in asked], [list(s) for _, s in asked]
+        found = self._called(asked[0], _listed, self.function, questions, steps)
+        if not isinstance(found, list) or len(found) != len(asked):
+            many = f"{len(found)} values" if isinstance(found, list) else _shown(found)
             raise self._failed(
                 asked[0], f"returned {many} for {len(asked)} solutions", _WANTED_MANY
             )
-        return [self._checked(v, pair) for v, pair in zip(values, asked, strict=True)]
+        return [self._checked(v, pair) for v, pair in zip(found, asked, strict=True)]
 
     def _one(self, question: str, steps: list[str]) -> float:
         pair = question, steps
-        return self._checked(self._called(pair, question, list(steps)), pair)
+        return self._checked(self._called(pair, self.function, question, list(steps)), pair)
 
-    def _called(self, pair: tuple[str, list[str]], *arguments: Any) -> Any:
+    def _called(self, pair: tuple[str, list[str]], function: Callable, *arguments: Any) -> Any:
         try:
-            return within(self.timeout, partial(self.function, *arguments))
+            return within(self.timeout, partial(function, *arguments))
         except TookTooLong:
             raise self._failed(
                 pair,
@@ -109,19 +106,18 @@ class Asker:
                 "make it faster, or give a longer timeout",
             ) from None
         except Exception as error:
-            what = f"raised {type(error).__name__}: {' '.join(str(error).split())}"
+            what = f"raised {type(error).__name__}: {_said(error)}"
             raise self._failed(pair, what, "mend it, or return -inf there") from error
 
     def _checked(self, value: Any, pair: tuple[str, list[str]]) -> float:
         try:
             number = np.asarray(value)
-        except ValueError:
+        except Exception:  # whatever an object of the user's does when it is asked
             number = np.zeros(2)
         if number.shape or number.dtype.kind not in "biuf":
             raise self._failed(pair, f"returned {_shown(value)}", _WANTED)
-        with np.errstate(over="ignore"):
-            found = float(np.float32(number))
-        if np.isnan(found) or found == np.inf:
+        found = float(number)
+        if not abs(found) <= MOST and found != -np.inf:
             raise self._failed(pair, f"returned {_shown(value)}", _WANTED)
         return found
 
@@ -134,7 +130,9 @@ class Asker:
         return getattr(self.function, "__name__", None) or type(self.function).__name__
 
 
-_WANTED = "return a finite number, or -inf to kill the solution"
+MOST = 1e30
+"""The largest value: sums and differences of such fit into float32."""
+_WANTED = "return a finite number of at most 1e30 in size, or -inf to kill the solution"
 _WANTED_MANY = "return one number for each"
 
 
@@ -182,4 +180,23 @@ def _short(text: str, most: int = 60) -> str:
 
 
 def _shown(value: object) -> str:
-    return _short(repr(value))[1:-1]
+    try:
+        return _short(repr(value))[1:-1]
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+def _said(error: Exception) -> str:
+    """The text of an error, on one line, in few words."""
+    try:
+        return _short(str(error), 200)[1:-1] or "no more"
+    except Exception:
+        return "what cannot be shown"
+
+
+def _listed(function: Callable, *arguments: Any) -> Any:
+    """What the function returns, in a list if that is a row of values; runs generators to their end."""
+    found = function(*arguments)
+    if isinstance(found, (str, bytes, Mapping, Set)) or not isinstance(found, Iterable):
+        return found
+    return list(found) if getattr(found, "shape", (1,)) else found

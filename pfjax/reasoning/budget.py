@@ -27,9 +27,9 @@ class Budget(NamedTuple):
         Budget(step_tokens=16, max_tokens=300, max_steps=40)
         """
         for name, value in self._asdict().items():
-            if value < 0:
+            if not isinstance(value, int) or value < 0:
                 raise ValueError(
-                    f"budget.{name} is {value}, wanted 1 or more, or 0 for the policy's."
+                    f"budget.{name} is {value!r}, wanted 1 or more, or 0 for the policy's."
                 )
         names = {"step_tokens": 256, "max_new_tokens": 1024, "max_steps": 40}
         found = [int(own.get(name) or default) for name, default in names.items()]

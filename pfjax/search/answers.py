@@ -1,8 +1,8 @@
 """From final particles to one answer. Each rule maps (answers, log-weights, values) to the index of
 the chosen particle.
 
-Answers are normal forms, None where a solution has none; such solutions never win while another has
-an answer.
+Answers are normal forms, None where a solution has none or was killed by the reward (log-weight -inf);
+such solutions never win while another has an answer.
 """
 
 from collections.abc import Callable, Sequence

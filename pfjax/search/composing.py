@@ -70,7 +70,8 @@ def ask(asker: Asker, questions: Sequence[str], x: Particles) -> Told:
         return asker(Solutions(*map(np.asarray, solutions)), questions)
 
     before = jnp.maximum(x.num_steps - 1, 0)
-    return Told(*jax.pure_callback(found, kinds, job, x.tokens, x.step_end, before, new, count))
+    arrays = job, x.tokens, x.step_end, before, new, count
+    return Told(*jax.pure_callback(found, kinds, *arrays, vmap_method="sequential"))
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,14 @@ SHORT_STEP = 32
 
 
 class Engines:
-    """What one solver has made so far."""
+    """What one solver has made so far; a copy of the solver begins anew."""
 
     def __init__(self):
         self._wired: dict[bool, Wired] = {}
         self._engines: dict = {}
+
+    def __reduce__(self):
+        return Engines, ()
 
     def wired(self, solver: "Solver", uses_prm: bool) -> Wired:
         """The solver's reward, or none, as the engine takes it."""
@@ -70,6 +73,15 @@ def batch_of(solver: "Solver", problems: int, particles: int) -> int:
     most = max(solver.execution.rows // particles, 1)
     wanted = 1 << (min(problems, most) - 1).bit_length()
     return -(-wanted // _groups(solver)) * _groups(solver)
+
+
+def require_batch(solver: "Solver", batch: int) -> None:
+    """ValueError for a batch that devices cannot share."""
+    groups = _groups(solver)
+    if not isinstance(batch, int) or batch < 1 or batch % groups:
+        raise ValueError(
+            f"batch is {batch!r}, wanted a multiple of {groups}, problems on the device."
+        )
 
 
 def together_of(solver: "Solver", batch: int) -> int | None:

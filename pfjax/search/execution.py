@@ -1,8 +1,11 @@
 """How the engine runs a search: nothing here changes what is searched for."""
 
+import math
 from typing import NamedTuple
 
 from pfjax import models
+from pfjax.reasoning.budget import Budget
+from pfjax.reasoning.sampling import Sampling
 
 
 class Execution(NamedTuple):
@@ -35,3 +38,15 @@ class Execution(NamedTuple):
             formats = " or ".join(map(repr, models.KV_FORMATS))
             raise ValueError(f"kv_format is {self.kv_format!r}, wanted None or {formats}.")
         return self
+
+
+def require_settings(sampling: Sampling, budget: Budget, execution: Execution, tau: float) -> None:
+    """ValueError for a setting that is of another type, or out of range."""
+    for value, kind in ((sampling, Sampling), (budget, Budget), (execution, Execution)):
+        if not isinstance(value, kind):
+            name = kind.__name__
+            raise ValueError(f"{name.lower()} is {value!r}, wanted a pfjax.{name}.")
+    if not isinstance(tau, (int, float)) or not 0 < tau < math.inf:
+        raise ValueError(f"tau is {tau!r}, wanted a number above 0.")
+    sampling.checked()
+    execution.checked()

@@ -29,10 +29,9 @@ def finish(
 ) -> Result:
     """The Result of one problem; `history` holds its generations, without the problem axis.
 
-    ValueError if the method's answer rule returns no particle, or its ancestors are not in place.
+    ValueError if the method's answer rule returns no particle.
     """
     last = history[-1]
-    _require_in_place(method, history)
     genealogy = _tree(policy.tokenizer, history)
     weights = np.exp(last.log_weights)
     solutions = []
@@ -50,9 +49,10 @@ def finish(
             )
         )
     chosen = _chosen(method, solutions, np.asarray(last.log_weights), np.asarray(last.value))
+    alive = last.log_weights[chosen] > -np.inf
     return Result(
         question=question,
-        answer=solutions[chosen].answer,
+        answer=solutions[chosen].answer if alive else None,
         chosen=chosen,
         solutions=solutions,
         log_evidence=float(last.log_evidence),
@@ -76,6 +76,11 @@ def generations_of(generations: Snapshot, problems: int) -> list[list[Snapshot]]
 
     `generations` are stacked [t, p, ...]; ValueError for another number of problems.
     """
+    if not isinstance(generations, Snapshot):
+        raise ValueError(
+            f"generations: got {type(generations).__name__}, wanted what smc.run(..., "
+            "collect=solver.collect) returns second."
+        )
     found = jax.device_get(generations)
     if np.ndim(found.value) != 3 or found.value.shape[1] != problems:
         raise ValueError(
@@ -119,8 +124,11 @@ def _solution(steps: list[str], tokens: list[int], **fields) -> Solution:
 def _chosen(
     method: Method, solutions: list[Solution], log_weights: np.ndarray, values: np.ndarray
 ) -> int:
-    """The particle that the method's answer rule takes."""
-    answers = [None if s.answer is None else normal_form(s.answer) for s in solutions]
+    """The particle that the method's answer rule takes; what the reward killed has no answer."""
+    answers = [
+        None if s.answer is None or log_w == -np.inf else normal_form(s.answer)
+        for s, log_w in zip(solutions, log_weights, strict=True)
+    ]
     told = f"method {method.name!r}: its answer rule"
     wanted = f"wanted the index of a particle, 0 to {len(solutions) - 1}"
     try:
@@ -136,8 +144,8 @@ def _chosen(
     return int(index)
 
 
-def _require_in_place(method: Method, history: list[Snapshot]) -> None:
-    """What `move_in_place` does for other ancestors is not known."""
+def require_in_place(method: Method, history: list[Snapshot]) -> None:
+    """ValueError for ancestors that `move_in_place` cannot move."""
     if method.move is not move_in_place:
         return
     for generation in history:

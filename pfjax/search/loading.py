@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from pfjax import models
 from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sampling import Sampling
-from pfjax.search.execution import Execution
+from pfjax.search.execution import Execution, require_settings
 from pfjax.search.rewards import Named, opened
 from pfjax.search.solver import Solver
 
@@ -52,12 +52,10 @@ def load(
     CheckpointError says in one sentence why a checkpoint cannot be used, ValueError which argument
     has a value that is not known.
     """
-    execution.checked()
+    require_settings(sampling, budget, execution, tau)
     how = partial(dict, dtype=dtype, weight_format=weight_format, mesh=mesh)
     reward = None
     loaded = models.load_policy(resolve(policy), **how())
     if prm is not None:
         reward = opened(prm, lambda folder: models.load_prm(resolve(folder), **how()))
-    return Solver(
-        loaded, reward, sampling.checked(), budget, tau=tau, mesh=mesh, execution=execution
-    )
+    return Solver(loaded, reward, sampling, budget, tau=tau, mesh=mesh, execution=execution)

@@ -152,12 +152,13 @@ def _trace_filter(resampler: smc.Resampler, n: int) -> None:
     keys = jax.random.split(jax.random.key(0), 1)
     state, _ = jax.eval_shape(algorithm.init, keys)
     after, info = jax.eval_shape(algorithm.step, keys, state)
-    kinds = [(info.ancestors, jnp.int32), (after.log_weights, jnp.float32), (info.resampled, bool)]
-    for found, kind in kinds:
-        if found.dtype != kind:
+    rows = (1, n)
+    kinds = [(info.ancestors, jnp.int32, rows), (after.log_weights, jnp.float32, rows)]
+    for found, kind, shape in [*kinds, (info.resampled, bool, (1,))]:
+        if found.dtype != kind or found.shape != shape:
             names = f"(int32[1, {n}], float32[1, {n}], bool[1])"
             raise ValueError(
-                f"resampler: got {found.dtype} where {jnp.dtype(kind)} is wanted, of {names}"
+                f"resampler: got {shapes_of(found)} where {jnp.dtype(kind)}{list(shape)} is wanted, of {names}"
             )
 
 

@@ -1,7 +1,13 @@
 """Questions as the policy reads them, and the ids that their random numbers come from."""
 
 import hashlib
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
 
 from pfjax import models
 
@@ -19,6 +25,37 @@ def stable_id(question: str) -> int:
     return int.from_bytes(hashlib.sha256(question.encode()).digest()[:8], "big")
 
 
+def listed(question: object) -> list[str]:
+    """The questions; ValueError for what is no text and no list of texts."""
+    found = [question] if isinstance(question, str) else question
+    if not isinstance(found, (list, tuple)) or not all(isinstance(q, str) for q in found):
+        raise ValueError(f"question is {_short(question)!r}, wanted a text or a list of texts.")
+    return list(found)
+
+
+def listed_ids(ids: Iterable[int]) -> list[int]:
+    """The ids; ValueError for what is no list of numbers of 64 bits."""
+    try:
+        found = [operator.index(i) for i in ids]
+    except TypeError:
+        found = [-1]
+    if any(not 0 <= i < 1 << 64 for i in found):
+        raise ValueError(f"ids are {_short(ids)}, wanted whole numbers from 0 to 2^64 - 1.")
+    return found
+
+
+def typed(key: object) -> Key[Array, ""]:
+    """A key of jax.random from a number, or itself; ValueError for anything else."""
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if key.shape == ():
+            return key
+    elif isinstance(key, (int, np.integer)) and 0 <= key < 1 << 63:
+        return jax.random.key(int(key))
+    raise ValueError(
+        f"key is {_short(key)}, wanted a number from 0, or one jax.random.key(number)."
+    )
+
+
 def require_room(length: int, room: int, max_tokens: int) -> None:
     """ValueError for a prompt that is too long."""
     if length > room:
@@ -30,8 +67,8 @@ def require_room(length: int, room: int, max_tokens: int) -> None:
 
 def require_particles(particles: int) -> None:
     """ValueError outside 1..65536."""
-    if not 1 <= particles <= MAX_PARTICLES:
-        raise ValueError(f"particles is {particles}, wanted 1 to {MAX_PARTICLES}.")
+    if not isinstance(particles, (int, np.integer)) or not 1 <= particles <= MAX_PARTICLES:
+        raise ValueError(f"particles is {particles!r}, wanted 1 to {MAX_PARTICLES}.")
 
 
 def require_questions(questions: Sequence[str], ids: Sequence[int]) -> None:
@@ -42,3 +79,7 @@ def require_questions(questions: Sequence[str], ids: Sequence[int]) -> None:
         )
     if not questions or any(not q.strip() for q in questions):
         raise ValueError("The question is empty; give the text of a problem.")
+
+
+def _short(value: object) -> str:
+    return " ".join(str(value).split())[:60]

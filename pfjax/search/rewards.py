@@ -9,6 +9,7 @@ A value is a log-odds v_t that the solution up to its newest step is right; -inf
 are called once for every distinct new partial solution. Knows nothing of how values become weights.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +52,11 @@ def of_tokens(function: Callable[[Array, Array], Array]) -> Tokens:
 
 
 def of_texts(function: Callable[[str, list[str]], float], *, timeout: float | None = 60.0) -> Texts:
-    """`function(question, steps)`: the texts of a solution's steps so far; `timeout` seconds a call."""
+    """`function(question, steps)`: the texts of a solution's steps so far.
+
+    A call that takes longer than `timeout` seconds ends the search; None: it may, and runs in the caller's
+    own thread.
+    """
     return Texts(_function("of_texts", function), False, _timeout(timeout))
 
 
@@ -60,7 +65,7 @@ def of_batches(
     *,
     timeout: float | None = 60.0,
 ) -> Texts:
-    """`function(questions, steps)`: as many values as solutions; `timeout` seconds a call."""
+    """`function(questions, steps)`: as many values as solutions, in a list or array; `timeout` as above."""
     return Texts(_function("of_batches", function), True, _timeout(timeout))
 
 
@@ -82,6 +87,8 @@ def weighted_sum(*pairs: tuple[Named, float]) -> Mix:
         raise ValueError(
             f"weighted_sum got {pairs!r}, wanted pairs of a reward and its weight, such as (prm, 0.7)."
         ) from None
+    if not all(map(math.isfinite, weights)):
+        raise ValueError(f"weighted_sum got the weights {weights}, wanted finite ones.")
     return Mix(SUM, _some("weighted_sum", parts), weights)
 
 
@@ -94,6 +101,16 @@ def opened(reward: Named, open_prm: Callable[[str | Path], models.PRM]) -> Rewar
     if isinstance(reward, (models.PRM, Tokens, Texts)):
         return reward
     return of_texts(_function("prm", reward))
+
+
+def name_of(reward: Reward) -> str:
+    """What messages call it."""
+    if isinstance(reward, Mix):
+        return f"{reward.how}({', '.join(map(name_of, reward.parts))})"
+    if isinstance(reward, models.PRM):
+        return "PRM"
+    function = reward.function if isinstance(reward, (Tokens, Texts)) else reward
+    return getattr(function, "__name__", None) or type(function).__name__
 
 
 def _some(name: str, parts: Sequence[Any]) -> tuple[Any, ...]:
@@ -111,6 +128,6 @@ def _function(name: str, function: Any) -> Any:
 
 
 def _timeout(seconds: float | None) -> float | None:
-    if seconds is not None and not seconds > 0:
-        raise ValueError(f"timeout is {seconds}, wanted seconds above 0, or None.")
+    if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds <= 1e6):
+        raise ValueError(f"timeout is {seconds!r}, wanted seconds above 0 up to 1e6, or None.")
     return seconds

@@ -24,9 +24,9 @@ from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.potentials import Potential
 from pfjax.reasoning.sampling import Sampling
 from pfjax.search import composing, methods, prompts
-from pfjax.search.engines import Engines, batch_of
-from pfjax.search.execution import Execution
-from pfjax.search.finish import finish, generations_of, solutions_of
+from pfjax.search.engines import Engines, batch_of, require_batch
+from pfjax.search.execution import Execution, require_settings
+from pfjax.search.finish import finish, generations_of, require_in_place, solutions_of
 from pfjax.search.methods import Method
 from pfjax.search.result import Result, Solution
 from pfjax.search.rewards import Reward
@@ -45,8 +45,8 @@ class Solver:
     text between the steps, reads text that the host hands it step by step.
     """
 
-    policy: models.Policy
-    prm: Reward | None = None
+    policy: models.Policy = field(repr=False)
+    prm: Reward | None = field(default=None, repr=False)
     sampling: Sampling = Sampling()
     budget: Budget = Budget()
     tau: float = 1.0
@@ -55,8 +55,8 @@ class Solver:
     _made: Engines = field(default_factory=Engines, init=False, repr=False, compare=False)
 
     def __post_init__(self):
+        require_settings(self.sampling, self.budget, self.execution, self.tau)
         object.__setattr__(self, "budget", self.budget.filled(self.policy.generation))
-        self.execution.checked()
 
     @overload
     def solve(
@@ -101,11 +101,12 @@ class Solver:
         ValueError for an empty question, one longer than the context, a particle count outside 1..65536,
         a method that cannot search; RewardError for a reward of one's own that fails.
         """
-        questions = [question] if isinstance(question, str) else list(question)
+        questions = prompts.listed(question)
         keys, found = self.keys(questions, key, ids), methods.find(method)
         prompts.require_particles(particles)
         encoded = [self.encode(q, found.uses_prm) for q in questions]
-        batch = batch or self.batch(len(questions), particles)
+        batch = self.batch(len(questions), particles) if batch is None else batch
+        require_batch(self, batch)
         began, engine = time.perf_counter(), self.engine(found, particles, batch)
         watched = self._made.wired(self, found.uses_prm).watched
         compiled = engine.compilations()
@@ -128,10 +129,10 @@ class Solver:
         )
         seconds = (time.perf_counter() - began) / len(jobs)
         cost = seconds, engine.compilations() - compiled
-        results = [
-            finish(self.policy, found, questions[i], encoded[i], histories[i], *cost)
-            for i in range(len(questions))
-        ]
+        results = []
+        for i, asked in enumerate(questions):
+            require_in_place(found, histories[i])
+            results.append(finish(self.policy, found, asked, encoded[i], histories[i], *cost))
         return results[0] if isinstance(question, str) else results
 
     def model(
@@ -147,8 +148,7 @@ class Solver:
         `self.collect`; `self.results` then makes Results. ValueError for a mesh, and for a PRM that reads
         text.
         """
-        several = not isinstance(question, str)
-        questions = list(question) if several else [question]
+        questions, several = prompts.listed(question), not isinstance(question, str)
         self.keys(questions)
         encoded = [self.encode(q, True) for q in questions]
         rules = Method(smc.systematic, potential, uses_prm=self.prm is not None)
@@ -160,10 +160,10 @@ class Solver:
         self, question: str | Sequence[str], key: KeyLike = 0, ids: Sequence[int] | None = None
     ) -> Key[Array, "*p"]:
         """The keys that `solve` uses: one for a question, or one for each of a list."""
-        questions = [question] if isinstance(question, str) else list(question)
-        ids = [prompts.stable_id(q) for q in questions] if ids is None else list(ids)
+        questions = prompts.listed(question)
+        ids = [prompts.stable_id(q) for q in questions] if ids is None else prompts.listed_ids(ids)
         prompts.require_questions(questions, ids)
-        found = problem_keys(jax.random.key(key) if isinstance(key, int) else key, ids)
+        found = problem_keys(prompts.typed(key), ids)
         return found[0] if isinstance(question, str) else found
 
     def collect(self, state: smc.State, info: smc.Info) -> Snapshot:
@@ -180,10 +180,15 @@ class Solver:
     ) -> Result | list[Result]:
         """Results from what `smc.run(..., collect=solver.collect)` collected: those of `solve`.
 
-        `method` tells which answer is taken. Seconds and compilations are the caller's: NaN and 0.
+        They end with the generation that ended a question's last particle. `method` tells which answer is
+        taken. Seconds and compilations are the caller's: NaN and 0.
         """
-        questions = [question] if isinstance(question, str) else list(question)
-        found, histories = methods.find(method), generations_of(generations, len(questions))
+        questions, found = prompts.listed(question), methods.find(method)
+        histories = generations_of(generations, len(questions))
+        watched = self._made.wired(self, self.prm is not None).watched
+        for asked, history in zip(questions, histories, strict=True):
+            for t in range(len(history) if watched else 0):
+                require_numbers(watched, self.policy, asked, history[: t + 1])
         encoded = [self.encode(q, found.uses_prm) for q in questions]
         cost = float("nan"), 0
         results = [
@@ -193,7 +198,7 @@ class Solver:
         return results[0] if isinstance(question, str) else results
 
     def solutions(self, particles: Particles) -> list[Solution]:
-        """Particles of one question, such as paths of a sampler, as Solutions of equal weight."""
+        """Particles of one question as Solutions of equal weight; of a path, give the last generation."""
         return solutions_of(self.policy, composing.first_problem(particles))
 
     def encode(self, question: str, uses_prm: bool = True) -> run.EncodedPrompt:

@@ -1,6 +1,5 @@
 """From a reward, a value, to what the engine needs: sources, who speaks for the host, and prompts."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,21 +13,21 @@ from pfjax.reasoning.asked import Asker, RewardError, failure, step_text
 from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sources import Formula, Source, Sources
 from pfjax.reasoning.strip import strip_table
-from pfjax.search.rewards import Mix, Reward, Texts, Tokens, of_texts
+from pfjax.search.rewards import Mix, Reward, Texts, Tokens, name_of, of_texts
 from pfjax.search.shapes import shapes_of
 
 
 class Wired(NamedTuple):
     """A reward for one policy and budget.
 
-    `hosts` as `TextEngine` takes them; `prms` in the order of `Sources.prompted`; `watched` names the
-    device functions of the user's, whose values only the device sees.
+    `hosts` as `TextEngine` takes them; `prms` in the order of `Sources.prompted`; `watched` is the name of a
+    reward whose values, made on the device by functions or weights of the user's, have to be looked at.
     """
 
     sources: Sources = Sources()
     hosts: dict[int, foreign.Reader | Asker] = {}
     prms: tuple[models.PRM, ...] = ()
-    watched: tuple[str, ...] = ()
+    watched: str = ""
 
     def prompts(self, question: str) -> list[list[int]]:
         """The question as every PRM reads it."""
@@ -63,7 +62,7 @@ def wire(reward: Reward, policy: models.Policy, budget: Budget) -> Wired:
             probe = jnp.int32(leaf.format.probe[0])
             parts.extend(sources.plain(leaf.module, strip, probe).parts)
     prms = tuple(leaf for leaf in leaves if isinstance(leaf, models.PRM))
-    watched = tuple(_name(leaf) for leaf in leaves if isinstance(leaf, Tokens))
+    watched = name_of(reward) if isinstance(reward, (Tokens, Mix)) else ""
     return Wired(Sources(tuple(parts), formula), hosts, prms, watched)
 
 
@@ -82,13 +81,13 @@ def require_value(leaf: Tokens, budget: Budget) -> None:
         found = jax.eval_shape(leaf.function, *arguments)
     except Exception as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise RewardError(f"The reward {_name(leaf)!r} raised {what}; {wanted}.") from error
+        raise RewardError(f"The reward {name_of(leaf)!r} raised {what}; {wanted}.") from error
     if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise RewardError(f"The reward {_name(leaf)!r} gives {shapes_of(found)}; {wanted}.")
+        raise RewardError(f"The reward {name_of(leaf)!r} gives {shapes_of(found)}; {wanted}.")
 
 
 def require_numbers(
-    names: Sequence[str], policy: models.Policy, question: str, history: list[Snapshot]
+    name: str, policy: models.Policy, question: str, history: list[Snapshot]
 ) -> None:
     """RewardError if the newest generation has a value that is NaN or +inf."""
     last = history[-1]
@@ -97,7 +96,7 @@ def require_numbers(
         row = int(bad.argmax())
         step = step_text(policy, last.step[row, : int(last.new_tokens[row])].tolist())
         what, fix = f"returned {last.value[row]}", "return a finite number, or -inf to kill"
-        raise failure(" and ".join(names), what, step, question, fix)
+        raise failure(name, what, step, question, fix)
 
 
 def _formula(reward: Reward, leaves: list) -> Formula:
@@ -108,9 +107,7 @@ def _formula(reward: Reward, leaves: list) -> Formula:
             f"the reward {str(reward)!r} is a folder, which pfjax.load(prm=...) opens; here give what "
             "models.load_prm returns."
         )
+    if not isinstance(reward, (models.PRM, Tokens, Texts)) and not callable(reward):
+        raise ValueError(f"prm is {reward!r}, wanted a PRM, a function, or one of search.rewards.")
     leaves.append(reward if isinstance(reward, (models.PRM, Tokens, Texts)) else of_texts(reward))
     return len(leaves) - 1
-
-
-def _name(leaf: Tokens) -> str:
-    return getattr(leaf.function, "__name__", None) or type(leaf.function).__name__

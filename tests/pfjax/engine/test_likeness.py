@@ -1,5 +1,7 @@
 """What is alike compiles once; what differs in anything that a program could see does not."""
 
+import collections
+import dataclasses
 import functools
 import types
 
@@ -95,6 +97,50 @@ def test_objects_are_their_class_and_attributes():
     before = likeness(module)
     module.share = 0.6
     assert likeness(module) != before
+
+
+def test_what_the_code_can_see_of_a_class_counts():
+    """A class of a notebook that holds a constant; fields that are no fields; kinds of dict."""
+
+    class Settings:
+        share = 0.5
+
+    def f(log_w, t):
+        return log_w * Settings.share
+
+    before = likeness(f)
+    Settings.share = 0.6
+    assert likeness(f) != before
+
+    @dataclasses.dataclass
+    class Half:
+        given: dataclasses.InitVar[float]
+
+        def __post_init__(self, given):
+            self.kept = given
+
+    assert likeness(Half(1.0)) != likeness(Half(2.0))
+    assert likeness(collections.defaultdict(lambda: 1.0)) != likeness(
+        collections.defaultdict(lambda: 2.0)
+    )
+    assert likeness(collections.Counter()) != likeness({})
+    f.scale = 2
+    assert likeness(f) != before
+
+
+def test_large_arrays_that_change_are_seen():
+    large = np.zeros(100_000)
+    before = likeness(large)
+    large[7] = 1
+    assert likeness(large) != before
+
+
+def test_functions_that_many_share_are_walked_once():
+    """Each calls two before it: without that, 2^40 walks."""
+    f = g = cell("def f(x):\n    return x\n")
+    for _ in range(40):
+        f, g = (cell("def f(x):\n    return a(x) + b(x)\n", a=f, b=g) for _ in range(2))
+    assert likeness(f) == likeness(f)
 
 
 def test_what_is_not_written_in_python_is_itself():

@@ -107,6 +107,10 @@ def wide(key, log_w, t):
     return ancestors, log_w, jnp.ones(log_w.shape[0], bool)
 
 
+def one_flag(key, log_w, t):
+    return jnp.zeros(log_w.shape, jnp.int32), log_w, True
+
+
 def update_to(result):
     return lambda tau: Potential(lambda a, v, count: result(a, v))
 
@@ -115,7 +119,8 @@ R, W = smc.systematic, answers.weighted_vote
 WRONG = [
     (Method(three_rows), r"resampler: got ancestors of shape \(1, 3\)"),
     (Method(smc.optimal(3)), r"resampler: got ancestors of shape \(1, 3\)"),
-    (Method(wide), "resampler: got uint8 where int32 is wanted"),
+    (Method(wide), r"resampler: got uint8\[1, 4\] where int32\[1, 4\] is wanted"),
+    (Method(one_flag), r"resampler: "),
     (Method(smc.conditional(R)), "resampler: got a conditional one"),
     (Method(0.5), "resampler: got 0.5, want a function of"),
     (Method(lambda log_w: log_w), "resampler: got the function <lambda>, want a function of"),

@@ -13,8 +13,9 @@ from toy_prms import policy, prm
 
 import pfjax
 from pfjax import models
-from pfjax.reasoning.asked import step_text
-from pfjax.search import RewardError, rewards
+from pfjax.reasoning.asked import Asker, Solutions, step_text
+from pfjax.search import METHODS, RewardError, Solution, rewards
+from pfjax.search.finish import _chosen
 from pfjax.search.loading import resolve
 from pfjax.tasks import generate
 
@@ -160,7 +161,21 @@ def test_minus_infinity_kills():
     for solution in result.solutions:
         assert solution.weight == 0 or "b" not in "".join(solution.steps[:-1])
     assert result.status == "ok" and math.isfinite(result.log_evidence)
-    assert (dead.status, dead.log_evidence) == ("all dead", -math.inf)
+    assert (dead.status, dead.log_evidence, dead.answer) == ("all dead", -math.inf, None)
+
+
+def test_what_is_killed_has_no_vote():
+    """Two dead solutions say 7, one alive says 5, under every rule; where nobody alive has an answer, none."""
+    dead, alive, none = (_solution(*x) for x in (("7", 0.0), ("5", 0.3), (None, 0.7)))
+    log_w = np.log(np.array([1e-300, 1e-300, 0.3, 0.7])) - np.array([np.inf, np.inf, 0, 0])
+    values = np.array([-np.inf, -np.inf, 1.0, 2.0])
+    for method in METHODS.values():
+        assert _chosen(method, [dead, dead, alive, none], log_w, values) == 2
+    assert _chosen(METHODS["pf"], [dead, dead, none, none], log_w, values) == 3
+
+
+def _solution(answer, weight):
+    return Solution("", [], [], answer, 0.0, weight, 0.0, True, False)
 
 
 DOES: list[str] = []
@@ -270,11 +285,55 @@ def test_a_jax_function_that_fails_is_one_sentence(function, said):
             "wanted pairs of a reward and its weight",
         ),
         (lambda: rewards.of_texts(of_steps, timeout=0), "timeout is 0"),
+        (lambda: rewards.of_texts(of_steps, timeout=math.inf), "timeout is inf"),
+        (lambda: rewards.weighted_sum((of_steps, math.nan)), "wanted finite ones"),
+        (lambda: enumerable_lm.solver(prm=3).solve("x"), "prm is 3, wanted a PRM, a function"),
     ],
 )
 def test_what_is_no_reward_is_refused(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+def test_a_mix_that_is_no_number_is_named_whole():
+    reward = rewards.weighted_sum((lambda question, steps: -math.inf, -1.0))
+    with pytest.raises(
+        RewardError, match=r"The reward 'sum\(<lambda>\)' returned inf for the step"
+    ):
+        enumerable_lm.solver(prm=reward).solve("What is a?", 4)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (lambda question, steps: 1e35, r"returned 1e\+35 .* at most 1e30 in size"),
+        (lambda question, steps: -1e300, r"returned -1e\+300"),
+        (lambda question, steps: Rude(), "returned a Rude"),
+    ],
+)
+def test_objects_that_are_no_numbers(values, said):
+    """Asked of the function alone, without a search."""
+    step = np.array([[[1, 1]]], np.int32)
+    asked = Solutions(
+        np.zeros(1, np.int32),
+        step[..., :0],
+        step[..., :0],
+        np.zeros((1, 1), np.int32),
+        step,
+        np.full((1, 1), 2),
+    )
+    with pytest.raises(RewardError, match=said):
+        Asker(enumerable_lm.solver().policy, values)(asked, ["?"])
+
+
+class Rude:
+    """Raises whatever it is asked."""
+
+    def __repr__(self):
+        raise RuntimeError("no")
+
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("no")
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 Keys, batches, devices, incremental scores, counts, absorbing particles.
 """
 
+import copy
+import dataclasses
 import functools
 
 import jax
@@ -171,6 +173,53 @@ def test_bad_arguments():
             s.solve(question, particles)
     with pytest.raises(ValueError, match="method is 'nope'"):
         s.solve("x", 2, method="nope")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"key": jax.random.split(jax.random.key(0))}, "key is .*, wanted a number from 0"),
+        ({"key": 1.5}, "key is 1.5"),
+        ({"ids": [-1]}, r"ids are \[-1\], wanted whole numbers"),
+        ({"ids": ["a"]}, "ids are"),
+        ({"batch": 0}, "batch is 0, wanted a multiple of 1"),
+        ({"batch": 1.5}, "batch is 1.5"),
+        ({"particles": "8"}, "particles is '8'"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused(options, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        solver().solve([QUESTIONS[0]], **options)
+
+
+@pytest.mark.parametrize("question", (None, 5, {"question": "x"}, ["x", None], b"x"))
+def test_what_is_no_question_is_refused(question):
+    with pytest.raises(ValueError, match="^question is .*, wanted a text or a list of texts"):
+        solver().solve(question)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sampling": pfjax.Sampling(temperature=0)}, "temperature is 0"),
+        ({"sampling": pfjax.Sampling(top_k=2.5)}, "top_k is 2.5"),
+        ({"sampling": None}, "sampling is None, wanted a pfjax.Sampling"),
+        ({"budget": 128}, "budget is 128, wanted a pfjax.Budget"),
+        ({"budget": pfjax.Budget(12.5)}, "budget.step_tokens is 12.5"),
+        ({"execution": {}}, "execution is {}, wanted a pfjax.Execution"),
+        ({"execution": pfjax.Execution(rows=0)}, "execution.rows is 0"),
+        ({"tau": 0}, "tau is 0, wanted a number above 0"),
+        ({"tau": float("nan")}, "tau is nan"),
+    ],
+)
+def test_settings_are_checked_however_they_come(fields, said):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        dataclasses.replace(solver(), **fields)
+
+
+def test_a_copy_begins_anew_and_a_solver_is_a_line():
+    assert copy.deepcopy(solver()).compilations() == 0
+    assert len(repr(solver())) < 400
 
 
 def test_majority_needs_no_prm_and_spends_no_prm_tokens():
