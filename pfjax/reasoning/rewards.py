@@ -56,7 +56,11 @@ def from_function(value: Callable[[Array, Array], Array]) -> RewardModel:
     """Values from `value(tokens int32[s], length int32[]) -> float32[]`, a pure function of one
     solution.
     """
-    return _of_particles(lambda x: jax.vmap(jax.vmap(value))(x.tokens, x.length))
+
+    def of_one(tokens: Array, length: Array) -> Array:
+        return jnp.asarray(value(tokens, length), jnp.float32)
+
+    return _of_particles(lambda x: jax.vmap(jax.vmap(of_one))(x.tokens, x.length))
 
 
 Ask = Callable[[Particles], Told]

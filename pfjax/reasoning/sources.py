@@ -26,7 +26,7 @@ from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.strip import StripTable
 
 Formula = int | tuple[str, tuple, tuple[float, ...]]
-MEAN, MINIMUM, SUM = "mean", "minimum", "sum"
+MEAN, MINIMUM, SUM = "mean", "minimum", "weighted_sum"
 
 
 def _static(*data: str, static: tuple[str, ...] = ()) -> Callable:

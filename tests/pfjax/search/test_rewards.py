@@ -298,7 +298,7 @@ def test_what_is_no_reward_is_refused(make, said):
 def test_a_mix_that_is_no_number_is_named_whole():
     reward = rewards.weighted_sum((lambda question, steps: -math.inf, -1.0))
     with pytest.raises(
-        RewardError, match=r"The reward 'sum\(<lambda>\)' returned inf for the step"
+        RewardError, match=r"The reward 'weighted_sum\(<lambda>\)' returned inf for the step"
     ):
         enumerable_lm.solver(prm=reward).solve("What is a?", 4)
 
