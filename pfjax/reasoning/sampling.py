@@ -36,7 +36,7 @@ class Sampling(NamedTuple):
             raise ValueError(f"top_p is {self.top_p}, wanted in (0, 1].")
         if not isinstance(self.top_k, int) or self.top_k < 0:
             raise ValueError(
-                f"top_k is {self.top_k}, wanted a whole number >= 0; 0 keeps every token."
+                f"top_k is {self.top_k}, wanted >= 0, a whole number; 0 keeps every token."
             )
         if not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p is {self.min_p}, wanted in [0, 1].")
