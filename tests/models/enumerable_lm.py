@@ -42,7 +42,7 @@ CONFIG = DecoderConfig(
 @functools.cache
 def policy() -> Decoder:
     decoder = Decoder(CONFIG, rngs=nnx.Rngs(3))
-    table = 0.25 * jax.random.normal(jax.random.key(8), (5, 16))
+    table = 0.25 * jax.random.normal(jax.random.key(8), (5, 16), jnp.float32)
     decoder.embed_tokens.embedding[...] = table
     return decoder
 
