@@ -26,7 +26,7 @@ EXHAUSTIVE = "conditional conditional_filter mesh noise optimal parallel_temperi
 EXHAUSTIVE += "particle_gibbs samplers smc_squared state_space stochastic_volatility tabular "
 EXHAUSTIVE += "tempering transformers variants variants_hmm"
 # Modules and tests about bits and roundings, which are compiled as a user's programs are.
-EXACT_MODULES = "mesh runners transformers weighing x64".split()
+EXACT_MODULES = "mesh resampling runners transformers weighing x64".split()
 EXACT_WORDS = ("bit", "device", "float", "round", "gradient")
 QUICKLY = pytest.StashKey[bool]()
 
