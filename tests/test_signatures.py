@@ -9,11 +9,10 @@ import pytest
 import pfjax
 
 SCREEN = 40
-# Options of commands are typed one by one, and their help is their own.
-PACKAGES = [name for name in ("pfjax",) if name]
 
 
 def modules() -> list[str]:
+    """All but the command line, whose options are typed one by one, and whose docstrings are its help."""
     found = [info.name for info in pkgutil.walk_packages(pfjax.__path__, "pfjax.")]
     hidden = [n for n in found if any(part.startswith("_") for part in n.split(".")[1:])]
     return sorted(n for n in set(found) - set(hidden) if not n.startswith("pfjax.cli"))

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pfjax import models
+from pfjax.reasoning.words import one_line
 
 
 class RewardError(ValueError):
@@ -106,7 +107,7 @@ class Asker:
                 "make it faster, or give a longer timeout",
             ) from None
         except Exception as error:
-            what = f"raised {type(error).__name__}: {_said(error)}"
+            what = f"raised {type(error).__name__}: {one_line(error)}"
             raise self._failed(pair, what, "mend it, or return -inf there") from error
 
     def _checked(self, value: Any, pair: tuple[str, list[str]]) -> float:
@@ -174,24 +175,15 @@ def within(seconds: float | None, call: Callable[[], Any]) -> Any:
     raise found
 
 
-def _short(text: str, most: int = 60) -> str:
-    text = " ".join(text.split())
-    return repr(text if len(text) <= most else text[: most - 1] + "…")
+def _short(text: str) -> str:
+    return repr(one_line(text, 60))
 
 
 def _shown(value: object) -> str:
     try:
-        return _short(repr(value))[1:-1]
+        return one_line(repr(value), 60)
     except Exception:
         return f"a {type(value).__name__}"
-
-
-def _said(error: Exception) -> str:
-    """The text of an error, on one line, in few words."""
-    try:
-        return _short(str(error), 200)[1:-1] or "no more"
-    except Exception:
-        return "what cannot be shown"
 
 
 def _listed(function: Callable, *arguments: Any) -> Any:

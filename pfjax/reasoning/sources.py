@@ -84,11 +84,6 @@ class Sources:
         """Which parts are PRMs, and read the question."""
         return [i for i, part in enumerate(self.parts) if isinstance(part, (Plain, Text))]
 
-    @property
-    def told(self) -> list[int]:
-        """Which parts wait for the host."""
-        return [i for i, part in enumerate(self.parts) if isinstance(part, (Text, OfTexts))]
-
     def module(self, i: int) -> RewardModule:
         """The PRM of a part."""
         part = self.parts[i]

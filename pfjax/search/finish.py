@@ -12,6 +12,7 @@ from pfjax import models, smc
 from pfjax.engine.pool import Snapshot
 from pfjax.reasoning.move import move_in_place
 from pfjax.reasoning.particles import Particles
+from pfjax.reasoning.words import one_line
 from pfjax.search import tree
 from pfjax.search.methods import Method
 from pfjax.search.result import Counts, Result, Solution
@@ -134,7 +135,7 @@ def _chosen(
     try:
         found = method.select(answers, log_weights, values)
     except Exception as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = f"{type(error).__name__}: {one_line(error)}"
         raise ValueError(f"{told} raised {what}; {wanted}.") from error
     index = np.asarray(found) if not isinstance(found, (str, bool)) else None
     if index is None or index.shape or index.dtype.kind not in "iu":

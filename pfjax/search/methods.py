@@ -15,6 +15,7 @@ from pfjax import smc
 from pfjax.reasoning import potentials
 from pfjax.reasoning.move import move_in_place
 from pfjax.reasoning.potentials import Potential
+from pfjax.reasoning.words import one_line
 from pfjax.search import answers
 from pfjax.search.shapes import shapes_of
 
@@ -167,5 +168,5 @@ def _is_like(x: object, n: int) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text[:300]}"
+    text = one_line(error, 500)
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from pfjax import models
+from pfjax.reasoning.words import one_line
 
 MAX_PARTICLES = 1 << 16
 
@@ -29,7 +30,9 @@ def listed(question: object) -> list[str]:
     """The questions; ValueError for what is no text and no list of texts."""
     found = [question] if isinstance(question, str) else question
     if not isinstance(found, (list, tuple)) or not all(isinstance(q, str) for q in found):
-        raise ValueError(f"question is {_short(question)!r}, wanted a text or a list of texts.")
+        raise ValueError(
+            f"question is {one_line(question, 60)!r}, wanted a text or a list of texts."
+        )
     return list(found)
 
 
@@ -40,7 +43,7 @@ def listed_ids(ids: Iterable[int]) -> list[int]:
     except TypeError:
         found = [-1]
     if any(not 0 <= i < 1 << 64 for i in found):
-        raise ValueError(f"ids are {_short(ids)}, wanted whole numbers from 0 to 2^64 - 1.")
+        raise ValueError(f"ids are {one_line(ids, 60)}, wanted whole numbers from 0 to 2^64 - 1.")
     return found
 
 
@@ -52,7 +55,7 @@ def typed(key: object) -> Key[Array, ""]:
     elif isinstance(key, (int, np.integer)) and 0 <= key < 1 << 63:
         return jax.random.key(int(key))
     raise ValueError(
-        f"key is {_short(key)}, wanted a number from 0, or one jax.random.key(number)."
+        f"key is {one_line(key, 60)}, wanted a number from 0, or one jax.random.key(number)."
     )
 
 
@@ -79,7 +82,3 @@ def require_questions(questions: Sequence[str], ids: Sequence[int]) -> None:
         )
     if not questions or any(not q.strip() for q in questions):
         raise ValueError("The question is empty; give the text of a problem.")
-
-
-def _short(value: object) -> str:
-    return " ".join(str(value).split())[:60]

@@ -13,6 +13,7 @@ from pfjax.reasoning.asked import Asker, RewardError, failure, step_text
 from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.sources import Formula, Source, Sources
 from pfjax.reasoning.strip import strip_table
+from pfjax.reasoning.words import one_line
 from pfjax.search.rewards import Mix, Reward, Texts, Tokens, name_of, of_texts
 from pfjax.search.shapes import shapes_of
 
@@ -80,7 +81,7 @@ def require_value(leaf: Tokens, budget: Budget) -> None:
     try:
         found = jax.eval_shape(leaf.function, *arguments)
     except Exception as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        what = f"{type(error).__name__}: {one_line(error)}"
         raise RewardError(f"The reward {name_of(leaf)!r} raised {what}; {wanted}.") from error
     if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
         raise RewardError(f"The reward {name_of(leaf)!r} gives {shapes_of(found)}; {wanted}.")

@@ -3,7 +3,6 @@
 import functools
 
 import enumerable_lm
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -166,4 +165,3 @@ def test_what_is_no_method_is_refused():
 
 def test_every_name_is_an_entry_of_the_table():
     assert all(name == method.name and method.summary for name, method in METHODS.items())
-    assert jax.tree.leaves(METHODS["pf"].weighing(0.3)) is not None
