@@ -30,6 +30,8 @@ from pfjax.models.policy import Policy as Policy
 from pfjax.models.prm import ProcessRewardModel as ProcessRewardModel
 from pfjax.models.prm import TokenModel as TokenModel
 from pfjax.models.prm import ValueModel as ValueModel
+from pfjax.models.prompt import Prompt as Prompt
+from pfjax.models.prompt import default_prompt as default_prompt
 from pfjax.models.quantize import quantized_module as quantized_module
 from pfjax.models.rope import Rope as Rope
 from pfjax.models.self_prm import token_prm as token_prm

@@ -6,6 +6,8 @@ network and are untrusted.
 """
 
 import json
+from collections.abc import Mapping
+from datetime import date as Date
 from datetime import datetime
 from functools import lru_cache
 
@@ -45,31 +47,43 @@ def _compile(template: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment.from_string(template)
 
 
 def render(
     template: str,
     messages: list[dict[str, str]],
-    special_tokens: dict[str, str],
+    names: Mapping[str, object],
     *,
     add_generation_prompt: bool,
+    date: Date | None = None,
 ) -> str:
-    """The text of a conversation; ValueError if the template refuses the messages."""
+    """The text of a conversation; ValueError if the template refuses the messages.
+
+    `names` are what the template may ask for beside them, `date` is today for it (None: it is).
+    """
     try:
         compiled = _compile(template)
     except jinja2.TemplateSyntaxError as error:
         raise CheckpointError(
             f"the chat template is not valid Jinja ({error}); take the one of the original model."
         ) from None
+    known = {
+        "messages": messages,
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": add_generation_prompt,
+        "strftime_now": lambda form: _day(date).strftime(form),
+    }
     try:
-        return compiled.render(
-            messages=messages,
-            tools=None,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **special_tokens,
-        )
+        return compiled.render(known | dict(names))
     except jinja2.TemplateError as error:
         raise ValueError(f"the chat template refused the messages: {error}") from None
+    except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
+        raise ValueError(
+            f"the chat template failed with a {type(error).__name__} ({error}); mend it, or its arguments."
+        ) from None
+
+
+def _day(date: Date | None) -> datetime:
+    return datetime.now() if date is None else datetime(date.year, date.month, date.day)

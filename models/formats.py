@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pfjax.models.config import CheckpointError
+from pfjax.models.prompt import Prompt
 from pfjax.models.tokenizer import Tokenizer
 
 
@@ -44,9 +45,14 @@ class PRMKind(NamedTuple):
 
 
 def probe_token(
-    tokenizer: Tokenizer, probe: str = "<extra_0>", *, keep: bool = True, after: str = ""
+    tokenizer: Tokenizer,
+    probe: str = "<extra_0>",
+    *,
+    keep: bool = True,
+    after: str = "",
+    prompt: Prompt = Prompt(),
 ) -> StepFormat:
-    """chat(question), then every step with a probe token behind it: Qwen2.5-Math-PRM.
+    """prompt(question), then every step with a probe token behind it: Qwen2.5-Math-PRM.
 
     `keep=False` is the single-probe reading: only the newest step has one, and `after` parts the
     steps. Works for any token that a PRM of one's own is read at.
@@ -55,10 +61,8 @@ def probe_token(
     if index is None:
         raise CheckpointError(f"the tokenizer lacks {probe}; use the PRM's own tokenizer.")
     return StepFormat(
-        prompt=lambda question: tokenizer.encode(
-            tokenizer.chat([{"role": "user", "content": question}])
-        ),
-        step=lambda text, first: tokenizer.encode(text),
+        prompt=lambda question: prompt.ids(tokenizer, question),
+        step=lambda text, first: tokenizer.encode(text, control=False),
         probe=(index,),
         after=tuple(tokenizer.encode(after)) if after else (),
         keep_probe=keep,
@@ -71,8 +75,8 @@ def newline_value(tokenizer: Tokenizer) -> StepFormat:
     bos = tokenizer.special_tokens.get("bos_token", "")
     newline = tokenizer.encode("\n")
     return StepFormat(
-        prompt=lambda question: tokenizer.encode(f"{bos}{question}\n"),
-        step=lambda text, first: tokenizer.encode(text),
+        prompt=lambda question: _around(tokenizer, bos, question, "\n"),
+        step=lambda text, first: tokenizer.encode(text, control=False),
         probe=tuple(newline[-1:]),
         plain=True,
     )
@@ -99,8 +103,10 @@ def dialogue(tokenizer: Tokenizer) -> StepFormat:
     to_verdict, rest = rest.split(verdict)
     to_user, _ = rest.split(second)
     return StepFormat(
-        prompt=lambda question: tokenizer.encode(before + question.strip()),
-        step=lambda text, first: tokenizer.continued((" " if first else "") + text.strip()),
+        prompt=lambda question: _around(tokenizer, before, question.strip()),
+        step=lambda text, first: tokenizer.continued(
+            (" " if first else "") + text.strip(), control=False
+        ),
         probe=tuple(tokenizer.encode(to_verdict)),
         after=tuple(tokenizer.encode("+" + to_user)),
     )
@@ -113,10 +119,18 @@ def step_tag(tokenizer: Tokenizer, tag: str = " ки", separator: str = "\n") ->
     """
     bos = tokenizer.special_tokens.get("bos_token", "")
     return StepFormat(
-        prompt=lambda question: tokenizer.encode(f"{bos}{question}"),
-        step=lambda text, first: tokenizer.continued((" " if first else separator) + text),
+        prompt=lambda question: _around(tokenizer, bos, question),
+        step=lambda text, first: tokenizer.continued(
+            (" " if first else separator) + text, control=False
+        ),
         probe=tuple(tokenizer.continued(tag)),
     )
+
+
+def _around(tokenizer: Tokenizer, before: str, question: str, behind: str = "") -> list[int]:
+    """The ids of a question between marks; what looks like one in the question is text."""
+    veil = tokenizer.veil([question])
+    return veil.encode(f"{before}{veil.hide(question)}{behind}")
 
 
 QWEN = PRMKind("qwen", "classes", probe_token)

@@ -6,14 +6,16 @@ those of `AutoTokenizer(...).encode(text, add_special_tokens=False)`. Knows noth
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date as Date
 from functools import cached_property
 from pathlib import Path
 
 import tokenizers
 
 from pfjax.models._files import read_object, read_text, write_object
+from pfjax.models._veil import Veil
 from pfjax.models.config import CheckpointError
 
 
@@ -43,17 +45,49 @@ class Tokenizer:
         settings = read_object(config) if config.exists() else {}
         return cls(backend, source, settings, _template(folder, settings))
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids; no special tokens are added, those written out in the text are recognised."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, control: bool = True) -> list[int]:
+        """Token ids; no special tokens are added.
 
-    def continued(self, text: str) -> list[int]:
+        Those written out in the text are recognised, without `control` they are text like any other.
+        """
+        literal = not control and any(mark in text for mark in self.controls)
+        backend = self._literal if literal else self.backend
+        return backend.encode(text, add_special_tokens=False).ids
+
+    def continued(self, text: str, *, control: bool = True) -> list[int]:
         """Token ids of a text that goes on behind another; SentencePiece puts no space before it."""
         if self._byte_level:
-            return self.encode(text)
+            return self.encode(text, control=control)
         start = self.encode("\n")  # a byte of its own, with which nothing merges
-        ids = self.encode("\n" + text)
-        return ids[len(start) :] if ids[: len(start)] == start else self.encode(text)
+        ids = self.encode("\n" + text, control=control)
+        alone = ids[: len(start)] != start
+        return self.encode(text, control=control) if alone else ids[len(start) :]
+
+    def veil(self, texts: Sequence[str]) -> Veil:
+        """What hides the marks of control tokens in texts from a template."""
+        return Veil(self, texts)
+
+    @cached_property
+    def controls(self) -> dict[str, int]:
+        """The special tokens, as they are written, and their ids."""
+        added = self.backend.get_added_tokens_decoder().items()
+        return {token.content: index for index, token in added if token.special and token.content}
+
+    @cached_property
+    def _literal(self) -> tokenizers.Tokenizer:
+        backend = tokenizers.Tokenizer.from_str(self.source)
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True
+        return backend
+
+    @cached_property
+    def beginning(self) -> str:
+        """What the tokenizer puts in front of a text by itself, such as "<bos>"; mostly nothing."""
+        bare = self.backend.encode("x", add_special_tokens=False).ids
+        full = self.backend.encode("x", add_special_tokens=True).ids
+        count = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
+        return self.decode(full[:count], keep_special=True)
 
     @cached_property
     def _byte_level(self) -> bool:
@@ -63,19 +97,34 @@ class Tokenizer:
         """The text of ids; special tokens are dropped unless kept."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=not keep_special)
 
-    def chat(self, messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """A conversation in the model's own format; CheckpointError if there is no template."""
+    def chat(
+        self,
+        messages: list[dict[str, str]],
+        add_generation_prompt: bool = True,
+        *,
+        template: str | None = None,
+        date: Date | None = None,
+        arguments: Mapping[str, object] | None = None,
+    ) -> str:
+        """A conversation in the model's own format, or that of `template`.
+
+        CheckpointError if there is none. `date` is today for the template (None: it is), `arguments` are
+        names that it knows.
+        """
         from pfjax.models._chat_template import render
 
-        if self.template is None:
+        template = self.template if template is None else template
+        if template is None:
             raise CheckpointError(
-                "the tokenizer has no chat template; add chat_template to tokenizer_config.json."
+                "the tokenizer has no chat template; add chat_template to tokenizer_config.json, or "
+                "give the text that is to be completed: Prompt(template=\"plain\")."
             )
         return render(
-            self.template,
+            template,
             messages,
-            self.special_tokens,
+            self.special_tokens | dict(arguments or {}),
             add_generation_prompt=add_generation_prompt,
+            date=date,
         )
 
     def token_id(self, text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Where a reasoning step ends: byte patterns lifted to token ids.
+"""Where a reasoning step and a solution end: byte patterns lifted to token ids.
 
 A pattern such as "\\n\\n" may sit inside a merged token (".\\n\\n") or be spread over several
 ("\\n" + "\\n"), so comparing ids with the id of the pattern misses step ends. The
@@ -6,10 +6,12 @@ Knuth-Morris-Pratt automaton of the byte pattern is therefore advanced by whole 
 
     delta[s, v] = state after all bytes of token v from state s;   the last state is absorbing: the pattern was seen
 
-The boxed answer has a second automaton of the same kind: `\\boxed{` opens a counter of braces, and
-the closing brace ends the solution. Knows nothing of models or sampling.
+Of several patterns the product is taken. The delimiter "\\n\\n" is any blank line, one of blanks or of
+"\\r\\n" too. The boxed answer has an automaton of the same kind: `\\boxed{` opens a counter of braces, and
+the closing brace ends the solution, unless the box is empty. Knows nothing of models or sampling.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -17,17 +19,20 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 BOXED = b"\\boxed{"
+BLANK_LINE = "\n\n"
+BLANKS = b" \t\r"
 MAX_DEPTH = 8
 
 
 class StopTable(NamedTuple):
     """Tables over token ids, on device.
 
-    `step` ends a step, `boxed` ends the solution, `eos` too.
+    `step` ends a step; `boxed`, `text` (texts that stop) and `eos` end the solution.
     """
 
     step: Int[Array, "s v"]
     boxed: Int[Array, "b v"]
+    text: Int[Array, "t v"]
     eos: Bool[Array, " v"]
 
 
@@ -36,6 +41,7 @@ class StopState(NamedTuple):
 
     step: Int[Array, "*b"]
     boxed: Int[Array, "*b"]
+    text: Int[Array, "*b"]
 
 
 def kmp(pattern: bytes) -> np.ndarray:
@@ -55,19 +61,57 @@ def kmp(pattern: bytes) -> np.ndarray:
     return table
 
 
-def boxed_automaton() -> np.ndarray:
-    """Transitions of "\\boxed{" followed by a balanced closing brace.
+def blank_line() -> np.ndarray:
+    """Transitions of a line end, blanks, and a line end."""
+    table = np.zeros((3, 256), np.int32)
+    table[:2, ord("\n")] = 1, 2
+    table[1, list(BLANKS)] = 1
+    table[2] = 2
+    return table
 
-    A box of more than 8 open braces, its own among them, stays open for good.
+
+def any_of(patterns: Sequence[str]) -> np.ndarray:
+    """Transitions that end as soon as one of the patterns is seen; of none, that never end."""
+    parts = [blank_line() if p == BLANK_LINE else kmp(p.encode()) for p in patterns]
+    if len(parts) == 1:
+        return parts[0]
+    begin, seen = (0,) * len(parts), ("seen",)
+    numbers, waiting, rows = {begin: 0}, [begin], {}
+    while waiting:
+        states = waiting.pop()
+        moved = np.stack([part[s] for part, s in zip(parts, states, strict=True)] or [[0] * 256])
+        over = [moved[i] == len(part) - 1 for i, part in enumerate(parts)]
+        row = rows[states] = []
+        for byte in range(256):
+            after = tuple(moved[:, byte].tolist()) if parts else begin
+            after = seen if any(o[byte] for o in over) else after
+            if after not in numbers and after != seen:
+                numbers[after] = len(numbers)
+                waiting.append(after)
+            row.append(after)
+    table = np.full((len(numbers) + 1, 256), len(numbers), np.int32)
+    for states, row in rows.items():
+        table[numbers[states]] = [numbers.get(after, len(numbers)) for after in row]
+    return table
+
+
+def boxed_automaton() -> np.ndarray:
+    """Transitions of "\\boxed{", something in it, and a balanced closing brace.
+
+    A box of more than 8 open braces, its own among them, stays open for good. An empty one is as if it
+    were not there.
     """
     opening = kmp(BOXED)
     size = len(BOXED)
-    lost, closed = size + MAX_DEPTH, size + MAX_DEPTH + 1
+    lost, closed = size + MAX_DEPTH + 1, size + MAX_DEPTH + 2
     table = np.repeat(np.arange(closed + 1, dtype=np.int32)[:, None], 256, axis=1)
     table[:size] = opening[:size]
-    for state in range(size, lost):
+    table[size] = size + 1
+    table[size, list(BLANKS + b"\n\v\f")] = size
+    table[size, [ord("{"), ord("}")]] = size + 2, 0
+    for state in range(size + 1, lost):
         table[state, ord("{")] = state + 1
-        table[state, ord("}")] = closed if state == size else state - 1
+        table[state, ord("}")] = closed if state == size + 1 else state - 1
     return table
 
 
@@ -89,25 +133,30 @@ def lift(table: np.ndarray, token_bytes: list[bytes]) -> np.ndarray:
     return np.where((lengths == 0) & (lifted != absorbing), 0, lifted).astype(np.int32)
 
 
-def stop_table(token_bytes: list[bytes], eos_ids: list[int], delimiter: str = "\n\n") -> StopTable:
-    """Tables for a vocabulary.
+def stop_table(
+    token_bytes: list[bytes],
+    eos_ids: list[int],
+    delimiters: Sequence[str] = (BLANK_LINE,),
+    stops: Sequence[str] = (),
+    *,
+    boxed: bool = True,
+) -> StopTable:
+    """Tables for a vocabulary: a delimiter ends a step, a stop or (`boxed`) a closed box the solution.
 
     `token_bytes[i]` is what token i adds to the text; empty for special tokens.
     """
-    if not delimiter:
+    if not delimiters or not all([*delimiters, *stops]):
         raise ValueError("delimiter is empty; give the text that ends a step, such as '\\n\\n'.")
     eos = np.zeros(len(token_bytes), bool)
     eos[eos_ids] = True
-    return StopTable(
-        jnp.asarray(lift(kmp(delimiter.encode()), token_bytes)),
-        jnp.asarray(lift(boxed_automaton(), token_bytes)),
-        jnp.asarray(eos),
-    )
+    box = boxed_automaton() if boxed else any_of(())
+    automata = any_of(delimiters), box, any_of(stops)
+    return StopTable(*(jnp.asarray(lift(a, token_bytes)) for a in automata), jnp.asarray(eos))
 
 
 def start(shape: tuple[int, ...]) -> StopState:
     """States before the first token of a solution."""
-    return StopState(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.int32))
+    return StopState(*(jnp.zeros(shape, jnp.int32) for _ in StopState._fields))
 
 
 def advance(
@@ -118,8 +167,9 @@ def advance(
     A delimiter that the first token of a step (`empty`) completes does not end it and is used up.
     The step automaton starts afresh in each step.
     """
-    step, boxed = table.step[state.step, token], table.boxed[state.boxed, token]
-    hit = step == table.step.shape[0] - 1
-    finished = table.eos[token] | (boxed == table.boxed.shape[0] - 1)
-    step = jnp.where(hit, 0, step)
-    return StopState(step, boxed), (hit & ~empty) | finished, finished
+    tables = table.step, table.boxed, table.text
+    moved = [rows[s, token] for rows, s in zip(tables, state, strict=True)]
+    hit, closed, said = (s == len(rows) - 1 for rows, s in zip(tables, moved, strict=True))
+    finished = table.eos[token] | closed | said
+    after = StopState(jnp.where(hit, 0, moved[0]), *moved[1:])
+    return after, (hit & ~empty) | finished, finished

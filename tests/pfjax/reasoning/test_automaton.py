@@ -62,8 +62,8 @@ def search(tokens: list[int]) -> tuple[list[int], int | None]:
 
 
 def closes_box(text: bytes) -> bool:
-    """Whether the first `\\boxed{` is closed by a balanced brace."""
-    match = re.search(rb"\\boxed\{", text)
+    """Whether the first `\\boxed{` with something in it is closed by a balanced brace."""
+    match = re.search(rb"\\boxed\{(?!\s*\})", text)
     if not match:
         return False
     depth = 1
@@ -104,7 +104,7 @@ def test_deep_boxes_stay_open(depth, closes):
     assert run(tokens[:-1])[1] is None
 
 
-STRIPPED = [b"", b"a", b".", b"\n", b".\n", b".\n\n", b"?\n", b"?\n\n", b"."]
+STRIPPED = [b"", b"a", b".", b"\n", b".\n", b".\n\n", b"?\n", b"\n\n", b".", b" a", b" ", b" a "]
 
 
 @pytest.mark.parametrize(
@@ -114,32 +114,69 @@ STRIPPED = [b"", b"a", b".", b"\n", b".\n", b".\n\n", b"?\n", b"?\n\n", b"."]
         ([1, 4, 3], [1, 8]),
         ([1, 3, 3], [1]),
         ([3, 3], []),
-        ([1, 6, 3], [1, 6, 3]),  # "?" is no token
-        ([1, 7], [1, 7]),
-        ([1, 3, 0], [1, 3]),
-        ([4, 1, 3], [4, 1, 3]),
+        ([1, 6, 3], [1, 6]),  # "?" is no token
+        ([1, 10, 7], [1]),
+        ([1, 3, 0], [1]),
+        ([4, 1, 3], [4, 1]),
+        ([7, 10, 9, 2, 10], [1, 2]),
+        ([11], [1]),
+        ([0], []),
+        ([1, 10, 1], [1, 10, 1]),
     ],
 )
-def test_strip_drops_the_delimiter(tokens, left):
-    assert stripped(STRIPPED, "\n\n", tokens) == left
+def test_strip_drops_the_white_space_around(tokens, left):
+    table = strip.strip_table(STRIPPED, [0])
+    row, count = np.array([[[*tokens, 2, 3]]], np.int32), np.array([[len(tokens)]], np.int32)
+    ids, size = strip.strip(table, jnp.asarray(row), jnp.asarray(count))
+    assert ids[0, 0, : int(size[0, 0])].tolist() == left
 
 
-def test_strip_drops_a_delimiter_spread_over_three_tokens():
-    vocabulary = [b"", b"a", b" ", *(c.encode() for c in "ки")]
-    assert stripped(vocabulary, " ки", [1, 2, 3, 4]) == [1]
-    assert stripped(vocabulary, " ки", [1, 4, 3]) == [1, 4, 3]  # its bytes, in another order
+TEXTS = {
+    "blank lines": (["\n\n"], ["one", "\n \t\r", "\n", "two\r\n", "\r\n", "x\n", "y"], [2, 4]),
+    "several": (["\n\n", ";", "then"], ["a;", "b", "; c", "d th", "en", "e\n", "\n"], [2, 4, 6]),
+    "overlapping": (["aab", "abc"], ["x", "aab", "x", "aa", "ab", "x", "abb", "xab", "c"], [1, 4, 8]),
+}
 
 
-def stripped(vocabulary: list[bytes], delimiter: str, tokens: list[int]) -> list[int]:
-    table = strip.strip_table(vocabulary, [0], delimiter)
-    row, count = np.array([[tokens]], np.int32), np.array([[len(tokens)]], np.int32)
-    ids, left = strip.strip(table, jnp.asarray(row), jnp.asarray(count))
-    return ids[0, 0, : int(left[0, 0])].tolist()
+@pytest.mark.parametrize("name", TEXTS)
+def test_several_delimiters(name):
+    """Every step ends at the first delimiter, of whatever kind, that is not in its first token."""
+    delimiters, texts, wanted = TEXTS[name]
+    table = automaton.stop_table([t.encode() for t in texts], [], delimiters)
+    state, found, empty = automaton.start((1,)), [], True
+    for i in range(len(texts)):
+        state, ended, _ = automaton.advance(table, state, jnp.array([i]), jnp.array([empty]))
+        found += [i] if ended[0] else []
+        empty = bool(ended[0])
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    "texts, stops, boxed, finish",
+    [
+        (["a \\boxed{", "1}", " b"], (), True, 1),
+        (["a \\boxed{", "1}", " b"], (), False, None),
+        (["a \\boxed{ ", "} then ", "\\boxed{2}"], (), True, 2),  # an empty box is none
+        (["a \\boxed{}", "{}"], (), True, None),
+        (["a\n\nQ", "uestion", ": b"], ("Question:", "User:"), True, 2),
+        (["Us", "User", ":"], ("Question:", "User:"), False, 2),
+        (["Question", "\n\n", ":"], ("Question:",), True, None),
+    ],
+)
+def test_what_ends_a_solution(texts, stops, boxed, finish):
+    vocabulary = [t.encode() for t in texts]
+    table = automaton.stop_table(vocabulary, [], stops=stops, boxed=boxed)
+    state, found = automaton.start((1,)), None
+    for i in range(len(texts)):
+        state, ended, over = automaton.advance(table, state, jnp.array([i]), jnp.array([False]))
+        assert ended[0] or not over[0]
+        found = i if over[0] and found is None else found
+    assert found == finish
 
 
 def test_empty_delimiter_is_refused():
     with pytest.raises(ValueError, match="delimiter is empty"):
-        automaton.stop_table([b"a"], [], "")
+        automaton.stop_table([b"a"], [], [""])
 
 
 def test_advance_runs_under_jit():

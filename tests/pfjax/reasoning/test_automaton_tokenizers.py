@@ -190,27 +190,49 @@ def overlap(text: bytes, pattern: bytes) -> int:
 
 
 def box(pieces: list[bytes]) -> tuple[int | None, int]:
-    """(token that closes the first box, state at the end).
+    """(token that closes the first box with something in it, state at the end).
 
-    States: bytes of the opening seen, then 6 + braces open (9 when lost), then 16 when closed.
+    States: bytes of the opening seen, 7 for a box that is empty so far, then 7 + braces open (9 when lost),
+    then 17 when closed.
     """
     state, first = 0, 0
     for special, group in itertools.groupby(pieces, key=lambda piece: not piece):
         run = list(group)
         text = b"".join(run)
-        at, state = text.find(BOX), overlap(text, BOX)
-        if not special and at >= 0:
+        empty = [m.end() for m in re.finditer(re.escape(BOX) + rb"\s*\}", text)]
+        begun = next((i for i in starts(text) if not re.match(rb"\s*\}", text[i:])), None)
+        state = overlap(text[max([e for e in empty if begun is None], default=0) :], BOX)
+        if not special and begun is not None:
             depth = 1
-            for brace in re.compile(rb"[{}]").finditer(text, at + len(BOX)):
+            for brace in re.compile(rb"[{}]").finditer(text, begun):
                 depth += 1 if brace[0] == b"{" else -1
                 if depth == 0:
                     stops = list(itertools.accumulate(map(len, run)))
-                    return first + bisect_right(stops, brace.start()), 16
+                    return first + bisect_right(stops, brace.start()), 17
                 if depth == 9:
                     break
-            state = 6 + depth
+            state = 7 + depth if text[begun:].strip() else 7
         first += len(run)
     return None, state
+
+
+def starts(text: bytes) -> list[int]:
+    """Where the contents of boxes begin."""
+    return [m.end() for m in re.finditer(re.escape(BOX), text)]
+
+
+def find(text: bytes, end: bytes, start: int = 0) -> int | None:
+    """Where the first delimiter from `start` on is over."""
+    pattern = rb"\n[ \t\r]*\n" if end == b"\n\n" else re.escape(end)
+    found = re.compile(pattern).search(text, start)
+    return found.end() if found else None
+
+
+def partial(text: bytes, end: bytes) -> int:
+    """How much of the delimiter the text ends with."""
+    if end == b"\n\n":
+        return int(bool(re.search(rb"\n[ \t\r]*\Z", text)))
+    return overlap(text, end)
 
 
 @functools.cache
@@ -235,13 +257,14 @@ def search(
     text, stops = b"".join(marked), [0, *itertools.accumulate(map(len, marked))]
     found, first, offset = [], 0, 0
     while first < len(pieces):
-        offset = stops[first + 1] if end in pieces[first] else stops[first]
-        at = text.find(end, offset)
-        if at < 0:
+        alone = find(pieces[first], end) is not None
+        offset = stops[first + 1] if alone else stops[first]
+        over = find(text, end, offset)
+        if over is None:
             break
-        found.append(bisect_right(stops, at + len(end) - 1) - 1)
+        found.append(bisect_right(stops, over - 1) - 1)
         first, offset = found[-1] + 1, len(text)
-    step_state = overlap(text[offset:], end)
+    step_state = partial(text[offset:], end)
     if finish is not None and finish not in found:
         found.append(finish)
     return found, finish, step_state, box_state
@@ -279,7 +302,7 @@ def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 def test_device_tables_equal_a_search_of_the_text(kind, delimiter):
     (token_bytes, eos), end = vocabulary(kind), delimiter.encode()
     strings, wanted = draw(kind, end), searched(kind, end)
-    table = automaton.stop_table(token_bytes, [eos], delimiter)
+    table = automaton.stop_table(token_bytes, [eos], [delimiter])
     state, ended, finished = jax.tree.map(np.asarray, scan(table, *padded(strings)))
     for i, (found, finish, step_state, box_state) in enumerate(wanted):
         got = np.flatnonzero(ended[:, i]).tolist(), np.flatnonzero(finished[:, i]).tolist()
@@ -287,50 +310,43 @@ def test_device_tables_equal_a_search_of_the_text(kind, delimiter):
         assert (state.step[i], state.boxed[i]) == (step_state, box_state), strings[i]
     ends = [[k for k in found if k != finish] for found, finish, *_ in wanted]
     stepped, closed = np.mean([*map(bool, ends)]), np.mean([w[1] is not None for w in wanted])
-    boxed, lost = (np.mean([w[3] == box_state for w in wanted]) for box_state in (16, 15))
-    assert 0.2 < stepped < 0.8 and 0.2 < closed < 0.8 and boxed > 0.1 and lost > 0.02
+    boxed, lost = (np.mean([w[3] == box_state for w in wanted]) for box_state in (17, 16))
+    assert 0.2 < stepped < 0.8 and 0.15 < closed < 0.8 and boxed > 0.1 and lost > 0.02
     spread = [end not in token_bytes[s[k]] for s, at in zip(strings, ends, strict=True) for k in at]
     assert len(end) == 1 or np.mean(spread) > 0.2
 
 
-def bare(ids: list[int], token_bytes: list[bytes], eos: int, end: bytes) -> list[bytes]:
-    """A step's tokens, as bytes, without EOS or delimiter; all of them if one cannot be cut."""
-    pieces = [token_bytes[i] for i in ids]
-    if ids[-1] == eos:
-        return pieces[:-1]
-    marked = [piece or BREAK for piece in pieces]
-    text = b"".join(marked)
-    if not text.endswith(end):
-        return pieces
-    stops = [0, *itertools.accumulate(map(len, marked))]
-    size = len(text) - len(end)
-    whole = bisect_right(stops, size) - 1
-    rest = text[stops[whole] : size]
-    if not rest:
-        return pieces[:whole]
-    return [*pieces[:whole], rest] if rest in token_bytes else pieces
+def bare(ids: list[int], token_bytes: list[bytes], eos: int) -> list[bytes]:
+    """A step's text without EOS and the white space around, in pieces as they were but the outer two."""
+    pieces = [token_bytes[i] or BREAK for i in ids if i != eos]
+    text = b"".join(pieces)
+    start, stop = len(text) - len(text.lstrip(strip.WHITE)), len(text.rstrip(strip.WHITE))
+    found, at = [], 0
+    for piece in pieces:
+        kept = text[max(at, start) : min(at + len(piece), max(stop, start))]
+        found += [kept if kept in token_bytes or kept == BREAK else piece] if kept else []
+        at += len(piece)
+    return [b"" if piece == BREAK else piece for piece in found]
 
 
 @pytest.mark.parametrize("delimiter", DELIMITERS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_strip_cuts_the_text_where_the_delimiter_begins(kind, delimiter):
+def test_strip_leaves_the_text_without_the_white_space_around(kind, delimiter):
     (token_bytes, eos), end = vocabulary(kind), delimiter.encode()
     steps = []
     for tokens, (found, finish, *_) in zip(draw(kind, end), searched(kind, end), strict=True):
         stops = [0, *(i + 1 for i in found), *([len(tokens)] if finish is None else [])]
         steps += [tokens[a:b] for a, b in itertools.pairwise(stops) if a < b]
     steps = steps[:STRINGS]
-    table = strip.strip_table(token_bytes, [eos], delimiter)
+    table = strip.strip_table(token_bytes, [eos])
     ids, counts = jax.jit(strip.strip)(table, *(x[None] for x in padded(steps)))
     ids, counts = np.asarray(ids)[0], np.asarray(counts)[0]
     cut = 0
     for step, row, count in zip(steps, ids, counts, strict=True):
-        wanted = bare(step, token_bytes, eos, end)
+        wanted = bare(step, token_bytes, eos)
         assert [token_bytes[i] for i in row[:count]] == wanted, step
-        untouched = count - (wanted != [token_bytes[i] for i in step[:count]])
-        assert row[:untouched].tolist() == step[:untouched]
         cut += step[-1] != eos and len(b"".join(wanted)) < sum(len(token_bytes[i]) for i in step)
-    assert 0.2 < cut / len(steps) < 0.8
+    assert 0.1 < cut / len(steps)
 
 
 @pytest.mark.parametrize("kind", KINDS)
