@@ -16,7 +16,6 @@ import pfjax
 from pfjax import models
 from pfjax.bench import count_weights, matmul, search_operations
 from pfjax.search.loading import resolve
-from pfjax.search.prompts import prompt_ids
 from pfjax.search.result import Result
 from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
@@ -150,7 +149,7 @@ def _lengthened(solver: Solver, question: str, length: int) -> str:
     facts, said = head.split(". "), []
     while True:
         longer = ". ".join([*said, facts[len(said) % len(facts)], asked])
-        if said and len(prompt_ids(solver.policy.tokenizer, longer)) > length:
+        if said and len(solver.encode(longer, False)[0]) > length:
             return ". ".join([*said, asked])
         said.append(facts[len(said) % len(facts)])
 

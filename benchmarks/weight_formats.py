@@ -21,7 +21,6 @@ import pfjax
 from pfjax import models
 from pfjax.evaluation.orchard import measure_search
 from pfjax.search.loading import resolve
-from pfjax.search.prompts import prompt_ids
 from pfjax.tasks import generate
 
 HERE = Path(__file__).parent
@@ -49,7 +48,7 @@ def main() -> None:
         row = compare(*exact, logp, margins)
         row["bytes"] = sum(np.asarray(x).nbytes for m in (policy, prm) for x in leaves(m))
         if "dtype" not in how:
-            solver = pfjax.load(**how)
+            solver = pfjax.load(execution=pfjax.Execution(**how))
             row["PF@8"] = measure_search(
                 solver, particles=8, split="validation", problems=held_out
             )["accuracy"]
@@ -72,7 +71,7 @@ def token_log_probs(policy: models.Policy, count: int) -> np.ndarray:
     rows = []
     for i in range(count):
         problem = generate(i, "validation")
-        start = prompt_ids(policy.tokenizer, problem.question)
+        start = models.Prompt().ids(policy.tokenizer, problem.question)
         ids = start + [t for step in problem.steps for t in policy.tokenizer.encode(step)]
         padded = np.zeros((1, 192), np.int32)
         padded[0, : len(ids)] = ids

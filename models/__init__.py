@@ -13,6 +13,7 @@ from pfjax.models.config import DecoderConfig as DecoderConfig
 from pfjax.models.decoder import Decoder as Decoder
 from pfjax.models.decoder import forward as forward
 from pfjax.models.download import download as download
+from pfjax.models.dtypes import floating as floating
 from pfjax.models.formats import MATH_SHEPHERD as MATH_SHEPHERD
 from pfjax.models.formats import QWEN as QWEN
 from pfjax.models.formats import QWEN_ONCE as QWEN_ONCE
@@ -24,6 +25,7 @@ from pfjax.models.incremental import Scoring as Scoring
 from pfjax.models.incremental import append as append
 from pfjax.models.incremental import begin as begin
 from pfjax.models.incremental import select as select
+from pfjax.models.judge import judge as judge
 from pfjax.models.linear import Linear as Linear
 from pfjax.models.policy import PRM as PRM
 from pfjax.models.policy import Policy as Policy

@@ -50,9 +50,13 @@ class Prompt:
         _require(QUESTION in self.user, "user", self.user, wanted)
         pairs = "pairs of texts: (question, solution), ..."
         shots = self.shots
-        _require(isinstance(shots, (list, tuple)) and all(map(_is_pair, shots)), "shots", shots, pairs)
+        _require(
+            isinstance(shots, (list, tuple)) and all(map(_is_pair, shots)), "shots", shots, pairs
+        )
         object.__setattr__(self, "shots", tuple(map(tuple, shots)))
-        named = isinstance(self.arguments, Mapping) and all(isinstance(k, str) for k in self.arguments)
+        named = isinstance(self.arguments, Mapping) and all(
+            isinstance(k, str) for k in self.arguments
+        )
         _require(named, "arguments", self.arguments, "names and values for the template")
         _require(isinstance(self.date, Date), "date", self.date, "a datetime.date")
 
@@ -110,7 +114,9 @@ def default_prompt(tokenizer: Tokenizer, own: object = None) -> Prompt:
 
 
 def _is_pair(shot: object) -> bool:
-    return isinstance(shot, (list, tuple)) and len(shot) == 2 and all(isinstance(t, str) for t in shot)
+    return (
+        isinstance(shot, (list, tuple)) and len(shot) == 2 and all(isinstance(t, str) for t in shot)
+    )
 
 
 def _require(fine: bool, name: str, value: object, wanted: str) -> None:

@@ -22,10 +22,16 @@ def token_prm(policy: Policy, plus: str, minus: str, probe: str) -> PRM:
     for text, index in zip((minus, plus), ids, strict=True):
         if index is None:
             raise CheckpointError(f"the policy's tokenizer lacks {text!r}; name one of its tokens.")
-    module = nnx.eval_shape(lambda: TokenModel(policy.config, *ids, rngs=nnx.Rngs(0)))
-    module.decoder = policy.decoder
+    module = token_module(policy, *ids)
     kind = PRMKind("self-tokens", "tokens", partial(probe_token, probe=probe), (minus, plus))
     return PRM(module, policy.tokenizer, kind)
+
+
+def token_module(policy: Policy, minus: int, plus: int) -> TokenModel:
+    """The policy's decoder, read at two tokens."""
+    module = nnx.eval_shape(lambda: TokenModel(policy.config, minus, plus, rngs=nnx.Rngs(0)))
+    module.decoder = policy.decoder
+    return module
 
 
 def value_prm(policy: Policy, probe: str) -> PRM:

@@ -117,7 +117,7 @@ class Tokenizer:
         if template is None:
             raise CheckpointError(
                 "the tokenizer has no chat template; add chat_template to tokenizer_config.json, or "
-                "give the text that is to be completed: Prompt(template=\"plain\")."
+                'give the text that is to be completed: Prompt(template="plain").'
             )
         return render(
             template,

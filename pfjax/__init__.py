@@ -10,25 +10,35 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pfjax import models as models
     from pfjax import smc as smc
-    from pfjax.reasoning.budget import Budget as Budget
-    from pfjax.reasoning.sampling import Sampling as Sampling
-    from pfjax.search.execution import Execution as Execution
+    from pfjax import search as search
+    from pfjax.models.prompt import Prompt as Prompt
     from pfjax.search.loading import load as load
+    from pfjax.search.result import Result as Result
     from pfjax.search.solver import Solver as Solver
+    from pfjax.settings.budget import Budget as Budget
+    from pfjax.settings.execution import Execution as Execution
+    from pfjax.settings.sampling import Sampling as Sampling
+    from pfjax.tasks.task import Task as Task
 
 __version__ = "0.1.0"
+_ROOMS = ("models", "search", "smc")
 _HOMES = {
     "load": "pfjax.search.loading",
     "Solver": "pfjax.search.solver",
-    "Sampling": "pfjax.reasoning.sampling",
-    "Budget": "pfjax.reasoning.budget",
-    "Execution": "pfjax.search.execution",
+    "Result": "pfjax.search.result",
+    "Task": "pfjax.tasks.task",
+    "Prompt": "pfjax.models.prompt",
+    "Sampling": "pfjax.settings.sampling",
+    "Budget": "pfjax.settings.budget",
+    "Execution": "pfjax.settings.execution",
+    "compilation_cache": "pfjax.settings.cache",
 }
+__all__ = ["__version__", *_ROOMS, *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str):
     """Imports on first use, so that the command line can answer without JAX (PEP 562)."""
-    if name in ("models", "smc"):
+    if name in _ROOMS:
         return import_module(f"pfjax.{name}")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
@@ -36,4 +46,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "models", "smc", *_HOMES]
+    return sorted(__all__)

@@ -18,6 +18,7 @@ FLOORS = [
     ["reasoning"],
     ["embedded"],
     ["tasks", "models", "smc"],
+    ["settings"],
 ]
 FLOOR = {room: -i for i, rooms in enumerate(FLOORS) for room in rooms}
 FILES = {

@@ -30,7 +30,7 @@ from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.sources import plain
 from pfjax.reasoning.strip import StripTable, strip_table
 from pfjax.search import Execution, methods
-from pfjax.search.prompts import MAX_PARTICLES
+from pfjax.settings.asked import MAX_PARTICLES
 from pfjax.tasks.orchard import generate
 
 METHOD, ROWS, PROMPT = "pf", 512, 128

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pfjax.cli import terminal
-from pfjax.cli.cache import use_compilation_cache
+from pfjax.settings.cache import compilation_cache
 from pfjax.cli.errors import interruptible, one_sentence
 from pfjax.cli.options import DEBUG, JSON, METHODS, SEED
 
@@ -49,7 +49,7 @@ def solve(
     """
     with one_sentence(debug):
         with terminal.spinner() as report:
-            use_compilation_cache()
+            compilation_cache()
             from pfjax.cli import solving
 
             options = solving.Options(

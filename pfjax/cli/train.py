@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pfjax.cli import terminal
-from pfjax.cli.cache import use_compilation_cache
+from pfjax.settings.cache import compilation_cache
 from pfjax.cli.errors import one_sentence
 from pfjax.cli.options import DEBUG, JSON, RECIPES
 
@@ -28,7 +28,7 @@ def train(
     Prints the final metrics. JSON keys: recipe, out, metrics.
     """
     with one_sentence(debug):
-        use_compilation_cache()
+        compilation_cache()
         from pfjax import recipes
 
         if recipe not in recipes.RECIPES:

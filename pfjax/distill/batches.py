@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pfjax.distill.trainer import Batch
-from pfjax.search.prompts import prompt_ids as prompt_ids
 
 
 def pad(rows: Sequence[Sequence[float]], width: int, dtype: npt.DTypeLike = np.int32) -> np.ndarray:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pfjax.search.prompts import prompt_ids
 from pfjax.search.result import Result
 from pfjax.search.solver import Solver
 
@@ -63,7 +62,7 @@ def collect(
             rows = [weighted_solutions(r, eos) for r in results]
             _write(path, rows)
         for i, found in enumerate(json.loads(path.read_text())):
-            prompt = prompt_ids(solver.policy.tokenizer, part[i])
+            prompt = solver.encode(part[i], False)[0]
             examples += [Example(start + i, prompt, ids, weight) for ids, weight in found]
         progress(start + len(part), len(questions))
     return examples

@@ -16,7 +16,7 @@ from jaxtyping import Array, Key
 
 from pfjax.engine.engine import Engine
 from pfjax.engine.pool import Context, Found, Pool, Prompts, Snapshot
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 
 LARGE_BATCH = 512
 EncodedPrompt = tuple[list[int], ...]

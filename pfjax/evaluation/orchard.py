@@ -7,7 +7,7 @@ import numpy as np
 
 from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.sampling import Sampling
 from pfjax.search import methods
 from pfjax.search.result import Result
 from pfjax.search.solver import Solver

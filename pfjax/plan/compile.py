@@ -34,7 +34,7 @@ from pfjax.reasoning import automaton
 from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.move import is_cache
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.sampling import Sampling
 from pfjax.reasoning.sources import Plain, Sources, plain
 from pfjax.reasoning.strip import StripTable, strip_table
 from pfjax.search import methods

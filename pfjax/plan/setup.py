@@ -7,7 +7,7 @@ from pfjax.plan.devices import Device
 from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload
 from pfjax.plan.weights import Model
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 
 _MOST = 1 << 24
 

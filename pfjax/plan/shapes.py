@@ -21,7 +21,7 @@ from pfjax.models.config import DecoderConfig
 from pfjax.models.prm import RewardModule
 from pfjax.plan.weights import Model, is_split
 from pfjax.reasoning import automaton, foreign, particles, rewards
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 from pfjax.reasoning.flight import begin
 from pfjax.reasoning.passes import blocks
 from pfjax.reasoning.strip import strip_table

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pfjax import models
-from pfjax.reasoning.words import one_line
+from pfjax.settings.words import one_line
 
 
 class RewardError(ValueError):
@@ -43,18 +43,18 @@ class Solutions(NamedTuple):
 
 
 class Asker:
-    """`function` of texts, for the steps of a policy; `timeout` seconds a call, None: as long as it takes."""
+    """`function` of texts; `text` is that of a step's tokens. `timeout` seconds a call, None: as long as it takes."""
 
     def __init__(
         self,
-        policy: models.Policy,
+        text: Callable[[Sequence[int]], str],
         function: Callable[..., Any],
         *,
         batched: bool = False,
         timeout: float | None = None,
     ):
         self.function, self.batched, self.timeout = function, batched, timeout
-        self._text = lru_cache(1 << 16)(partial(step_text, policy))
+        self._text = lru_cache(1 << 16)(text)
 
     def __call__(
         self, solutions: Solutions, questions: Sequence[str]
@@ -137,12 +137,12 @@ _WANTED = "return a finite number of at most 1e30 in size, or -inf to kill the s
 _WANTED_MANY = "return one number for each"
 
 
-def step_text(policy: models.Policy, tokens: Sequence[int]) -> str:
-    """A step's text without EOS, delimiter and the white space around it."""
+def step_text(policy: models.Policy, tokens: Sequence[int], cut: Callable[[str], str] = str) -> str:
+    """A step's text without EOS, what `cut` takes off, and the white space around it."""
     ids = list(tokens)
     while ids and ids[-1] in policy.eos_ids:
         ids.pop()
-    return policy.tokenizer.decode(ids).strip()
+    return cut(policy.tokenizer.decode(ids)).strip()
 
 
 def failure(name: str, what: str, step: str, question: str, fix: str) -> RewardError:

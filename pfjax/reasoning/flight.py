@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from pfjax.models import cache
 from pfjax.reasoning import automaton
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 from pfjax.reasoning.particles import Particles, first_alike
 
 

@@ -8,6 +8,7 @@ delimiter, EOS and the white space around it. `PRM.score` of these texts gives t
 nothing of how the host is reached, see `text_engine.py`.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -21,8 +22,7 @@ from pfjax import models
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import passes
-from pfjax.reasoning.asked import step_text
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.passes import PRMState, blocks
 from pfjax.reasoning.rewards import Cost, RewardModel
@@ -127,9 +127,9 @@ def room(budget: Budget, most: int, around: int = AROUND) -> Reading:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """Policy tokens to PRM tokens, on the host."""
+    """Policy tokens to PRM tokens, on the host; `text` is that of a step."""
 
-    policy: models.Policy
+    text: Callable[[Sequence[int]], str]
     prm: models.PRM
 
     def __call__(self, steps: Steps) -> list[list[int] | None]:
@@ -149,7 +149,7 @@ class Reader:
 
     def encoded(self, step: list[int], first: bool) -> list[int]:
         """The PRM's ids of a step of policy ids, and of what stands around it."""
-        text, form = step_text(self.policy, step), self.prm.format
+        text, form = self.text(step), self.prm.format
         return [*(() if first else form.after), *form.step(text, first), *form.probe]
 
 

@@ -18,11 +18,11 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.reasoning import particles, potentials
 from pfjax.reasoning.automaton import StopTable
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 from pfjax.reasoning.potentials import Potential
 from pfjax.reasoning.propose import propose
 from pfjax.reasoning.rewards import RewardModel
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.sampling import Sampling
 from pfjax.reasoning.writing import Writer
 
 
@@ -88,6 +88,8 @@ def weighed(
     aggregate, log_g = potentials.weigh(
         settings.potential, x.aggregate, value, x.num_steps, new, x.log_g
     )
+    # A row whose logits were not numbers (`writing.py`) is killed, and its NaN sets the status.
+    log_g = jnp.where(jnp.isnan(x.log_prob), jnp.nan, log_g)
     x = x._replace(
         value=value,
         aggregate=aggregate,

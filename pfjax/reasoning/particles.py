@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from pfjax.models import cache
 from pfjax.models.config import DecoderConfig
 from pfjax.reasoning import automaton
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 
 MOST_COMPARED = 1024
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import foreign, rewards
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 from pfjax.reasoning.strip import StripTable
 
 Formula = int | tuple[str, tuple, tuple[float, ...]]

@@ -17,10 +17,11 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.sharding import gathered
 from pfjax.reasoning import automaton
-from pfjax.reasoning.budget import BLOCK, Budget
+from pfjax.settings.budget import BLOCK, Budget
 from pfjax.reasoning.flight import Flight, put_rows
 from pfjax.reasoning.particles import Particles
-from pfjax.reasoning.sampling import Sampling, draw, log_probs
+from pfjax.reasoning.drawing import draw, log_probs
+from pfjax.settings.sampling import Sampling
 
 
 class Writer(NamedTuple):
@@ -91,7 +92,9 @@ def _drawn(
     drawn = draw(split(keys, f.count), logp)
     chosen = jnp.take_along_axis(logp, drawn[..., None], axis=-1)[..., 0]
     stop, ended, finished = automaton.advance(writer.table, f.stop, drawn, f.count == 0)
-    live, budget = ~f.done, writer.budget
+    # Logits that are not numbers have no token: the row is over, and NaN tells `weighed` to kill it.
+    lost = ~f.done & ~jnp.isfinite(chosen)
+    live, budget = ~f.done & ~lost, writer.budget
     count = f.count + live.astype(jnp.int32)
     column = jax.lax.broadcasted_iota(jnp.int32, f.tokens.shape, 2) == f.count[..., None]
     full = (length + count >= budget.max_tokens) | (count >= budget.step_tokens)
@@ -99,8 +102,8 @@ def _drawn(
         tokens=jnp.where(column & live[..., None], drawn[..., None], f.tokens),
         count=count,
         last=jnp.where(live, drawn, f.last),
-        log_prob=f.log_prob + jnp.where(live, chosen, 0.0),
-        done=f.done | ended | full,
-        finished=f.finished | (live & finished),
+        log_prob=f.log_prob + jnp.where(live, chosen, jnp.where(lost, jnp.nan, 0.0)),
+        done=f.done | ended | full | lost,
+        finished=f.finished | (live & finished) | lost,
         stop=jax.tree.map(lambda new, old: jnp.where(live, new, old), stop, f.stop),
     )

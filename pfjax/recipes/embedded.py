@@ -23,7 +23,13 @@ from pfjax.recipes.recipe import Progress, Recipe
 from pfjax.tasks import orchard
 
 VOCABULARY = 432
-GENERATION = {"max_new_tokens": 96, "step_tokens": 12, "max_steps": 10}
+PROMPT = models.Prompt()
+GENERATION = {
+    "max_new_tokens": 96,
+    "step_tokens": 12,
+    "max_steps": 10,
+    "pfjax_prompt": {"user": PROMPT.user},
+}
 TOKENS = 2048
 
 
@@ -129,7 +135,7 @@ def _batch(tokenizer: models.Tokenizer, before: int, drills: bool, i: int) -> ba
         return drill(tokenizer, first)
     rows = TOKENS // (21 * depth + 16)
     problems = [orchard.generate(first + j, depth=(depth, depth)) for j in range(rows)]
-    prompts = [batches.prompt_ids(tokenizer, p.question) for p in problems]
+    prompts = [PROMPT.ids(tokenizer, p.question) for p in problems]
     targets = [tokenizer.encode("\n\n".join(p.steps) + EOS) for p in problems]
     width = batches.bucket([p + t for p, t in zip(prompts, targets, strict=True)], 32)
     return batches.solutions(prompts, targets, width=width)
@@ -147,7 +153,7 @@ def drill(
         problem = orchard.generate(first, depth=(7, 7))
         texts += [s.equation for s in problem.statements if s.operator]
         first += 1
-    prompt = batches.prompt_ids(tokenizer, "")
+    prompt = PROMPT.ids(tokenizer, "")
     targets = [
         tokenizer.encode("\n\n".join(texts[r * lines : (r + 1) * lines])) for r in range(rows)
     ]

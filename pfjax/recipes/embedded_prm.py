@@ -115,7 +115,7 @@ def encode(
     tokenizer: models.Tokenizer, problem: orchard.Problem, steps: list[str]
 ) -> dict[str, list[float]]:
     """One labelled row: ids, probe, token, label, weight; see losses.prm_loss."""
-    prompt, probe = batches.prompt_ids(tokenizer, problem.question), tokenizer.token_id(PROBE)
+    prompt, probe = models.Prompt().ids(tokenizer, problem.question), tokenizer.token_id(PROBE)
     blank = [0.0] * len(prompt)
     row = {"ids": [float(i) for i in prompt]} | {
         k: list(blank) for k in ("probe", "token", "label", "weight")

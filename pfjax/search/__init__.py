@@ -6,7 +6,7 @@ from pfjax.reasoning.move import move_in_place as move_in_place
 from pfjax.reasoning.potentials import Potential as Potential
 from pfjax.search import answers as answers
 from pfjax.search import rewards as rewards
-from pfjax.search.execution import Execution as Execution
+from pfjax.settings.execution import Execution as Execution
 from pfjax.search.methods import METHODS as METHODS
 from pfjax.search.methods import Method as Method
 from pfjax.search.methods import find as find

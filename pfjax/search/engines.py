@@ -14,6 +14,8 @@ from pfjax.reasoning import automaton
 from pfjax.reasoning.model import Settings
 from pfjax.search.methods import Method, potential_of, require_method
 from pfjax.search.wiring import Wired, padded_bytes, wire
+from pfjax.settings.execution import COUNT
+from pfjax.settings.numbers import require
 
 if TYPE_CHECKING:
     from pfjax.search.solver import Solver
@@ -36,7 +38,11 @@ class Engines:
         reward = solver.prm if uses_prm else None
         used = reward is not None
         if used not in self._wired:
-            made = Wired() if reward is None else wire(reward, solver.policy, solver.budget)
+            made = (
+                Wired()
+                if reward is None
+                else wire(reward, solver.policy, solver.budget, solver.task)
+            )
             self._wired[used] = made
         return self._wired[used]
 
@@ -63,7 +69,8 @@ class Engines:
 
     def _made(self, solver: "Solver", rules: Rules, uses_prm: bool) -> Engine:
         policy, wired = solver.policy, self.wired(solver, uses_prm)
-        stop = automaton.stop_table(padded_bytes(policy), list(policy.eos_ids))
+        task, known = solver.task, (padded_bytes(policy), list(policy.eos_ids))
+        stop = automaton.stop_table(*known, task.delimiters, task.stops, boxed=task.stop_at_box)
         make = partial(TextEngine, hosts=wired.hosts) if wired.hosts else Engine
         return make(policy.decoder, wired.sources, stop, rules, solver.mesh)
 
@@ -78,7 +85,7 @@ def batch_of(solver: "Solver", problems: int, particles: int) -> int:
 def require_batch(solver: "Solver", batch: int) -> None:
     """ValueError for a batch that devices cannot share."""
     groups = _groups(solver)
-    if not isinstance(batch, int) or batch < 1 or batch % groups:
+    if require("batch", batch, COUNT) % groups:
         raise ValueError(
             f"batch is {batch!r}, wanted a multiple of {groups}, problems on the device."
         )

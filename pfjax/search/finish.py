@@ -4,23 +4,28 @@ Host side: text, answers, counts.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
-from pfjax import models, smc
+from pfjax import smc
 from pfjax.engine.pool import Snapshot
 from pfjax.reasoning.move import move_in_place
 from pfjax.reasoning.particles import Particles
-from pfjax.reasoning.words import one_line
+from pfjax.settings.words import one_line
 from pfjax.search import tree
 from pfjax.search.methods import Method
 from pfjax.search.result import Counts, Result, Solution
-from pfjax.tasks.grading import extract_answer, normal_form
+from pfjax.tasks.grading import normal_form
+from pfjax.tasks.task import Task
+
+if TYPE_CHECKING:
+    from pfjax.search.solver import Solver
 
 
 def finish(
-    policy: models.Policy,
+    solver: "Solver",
     method: Method,
     question: str,
     prompts: Sequence[list[int]],
@@ -33,13 +38,14 @@ def finish(
     ValueError if the method's answer rule returns no particle.
     """
     last = history[-1]
-    genealogy = _tree(policy.tokenizer, history)
+    genealogy = _tree(solver.policy.tokenizer, history)
     weights = np.exp(last.log_weights)
     solutions = []
     for i in range(len(weights)):
         path = genealogy.path(i)
         solutions.append(
             _solution(
+                solver.task,
                 [node.text for node in path],
                 [token for node in path for token in node.tokens],
                 value=float(last.value[i]),
@@ -97,7 +103,7 @@ def generations_of(generations: Snapshot, problems: int) -> list[list[Snapshot]]
     return histories
 
 
-def solutions_of(policy: models.Policy, x: Particles) -> list[Solution]:
+def solutions_of(solver: "Solver", x: Particles) -> list[Solution]:
     """Rows of particles [n, ...] as Solutions of equal weight."""
     solutions = []
     for i, (length, count) in enumerate(zip(x.length, x.num_steps, strict=True)):
@@ -105,7 +111,8 @@ def solutions_of(policy: models.Policy, x: Particles) -> list[Solution]:
         steps = [tokens[a:b] for a, b in zip(ends, ends[1:], strict=False)]
         solutions.append(
             _solution(
-                [policy.tokenizer.decode(step) for step in steps],
+                solver.task,
+                [solver.policy.tokenizer.decode(step) for step in steps],
                 tokens,
                 value=float(x.value[i]),
                 weight=1 / len(x.length),
@@ -117,9 +124,10 @@ def solutions_of(policy: models.Policy, x: Particles) -> list[Solution]:
     return solutions
 
 
-def _solution(steps: list[str], tokens: list[int], **fields) -> Solution:
-    text = "".join(steps)
-    return Solution(text, [step.strip() for step in steps], tokens, extract_answer(text), **fields)
+def _solution(task: Task, steps: list[str], tokens: list[int], **fields) -> Solution:
+    text = task.cut("".join(steps))
+    shown = [task.cut(step).strip() for step in steps]
+    return Solution(text, shown, tokens, task.extract(text), **fields)
 
 
 def _chosen(

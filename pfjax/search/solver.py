@@ -19,18 +19,21 @@ from pfjax.engine import run
 from pfjax.engine.engine import Engine, problem_keys
 from pfjax.engine.pool import Snapshot, snapshot
 from pfjax.reasoning import potentials
-from pfjax.reasoning.budget import Budget
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.potentials import Potential
-from pfjax.reasoning.sampling import Sampling
 from pfjax.search import composing, methods, prompts
 from pfjax.search.engines import Engines, batch_of, require_batch
-from pfjax.search.execution import Execution, require_settings
 from pfjax.search.finish import finish, generations_of, require_in_place, solutions_of
 from pfjax.search.methods import Method
 from pfjax.search.result import Result, Solution
 from pfjax.search.rewards import Reward
+from pfjax.search.settled import settled
 from pfjax.search.wiring import require_numbers
+from pfjax.settings import asked
+from pfjax.settings.budget import Budget
+from pfjax.settings.execution import Execution
+from pfjax.settings.sampling import Sampling
+from pfjax.tasks.task import Task
 
 Progress = Callable[[int, int], None]
 KeyLike = int | Key[Array, ""]
@@ -40,9 +43,10 @@ KeyLike = int | Key[Array, ""]
 class Solver:
     """A policy and what weighs its solutions, ready to solve; `pfjax.load` makes one from folders.
 
-    `prm` is a PRM or any reward (`search.rewards`). `tau` divides its log-odds. A budget of 0 is the
-    policy's own. `mesh`, if given, shards problems over its first axis. A PRM with another tokenizer, or
-    text between the steps, reads text that the host hands it step by step.
+    `prm` is a PRM or any reward (`search.rewards`). `tau` divides its log-odds. What `sampling`, `budget`
+    and `task` leave out is the policy's own, and stands there afterwards. `mesh`, if given, shards problems
+    over its first axis. A PRM with another tokenizer, or text between the steps, or behind delimiters and
+    stops that are not white space, reads text that the host hands it step by step.
     """
 
     policy: models.Policy = field(repr=False)
@@ -52,11 +56,12 @@ class Solver:
     tau: float = 1.0
     mesh: Mesh | None = None
     execution: Execution = Execution()
+    task: Task = field(default=Task(), repr=False)
     _made: Engines = field(default_factory=Engines, init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        require_settings(self.sampling, self.budget, self.execution, self.tau)
-        object.__setattr__(self, "budget", self.budget.filled(self.policy.generation))
+        for name, value in settled(self).items():
+            object.__setattr__(self, name, value)
 
     @overload
     def solve(
@@ -66,7 +71,7 @@ class Solver:
         key: KeyLike = ...,
         *,
         method: str | Method = ...,
-        ids: Sequence[int] | None = ...,
+        ids: Sequence[int | str] | None = ...,
         batch: int | None = ...,
         progress: Progress | None = ...,
     ) -> Result: ...
@@ -78,7 +83,7 @@ class Solver:
         key: KeyLike = ...,
         *,
         method: str | Method = ...,
-        ids: Sequence[int] | None = ...,
+        ids: Sequence[int | str] | None = ...,
         batch: int | None = ...,
         progress: Progress | None = ...,
     ) -> list[Result]: ...
@@ -89,21 +94,20 @@ class Solver:
         key: KeyLike = 0,
         *,
         method: str | Method = "pf",
-        ids: Sequence[int] | None = None,
+        ids: Sequence[int | str] | None = None,
         batch: int | None = None,
         progress: Progress | None = None,
     ) -> Result | list[Result]:
         """The Result of a question, or the list of Results of a list of questions.
 
-        `method` is a name of `search.METHODS` or a `Method`. `ids` name problems (default: a hash of the
+        `method` is a name of `search.METHODS` or a `Method`. `ids` name problems, numbers or texts (default: the
         question); `batch` fixes the problems per device batch (default: as many as `execution.rows`
         allows, rounded to a power of two); `progress(done, total)` is called as problems are over.
         ValueError for an empty question, one longer than the context, a particle count outside 1..65536,
         a method that cannot search; RewardError for a reward of one's own that fails.
         """
-        questions = prompts.listed(question)
+        questions, particles = asked.listed(question), asked.particles(particles)
         keys, found = self.keys(questions, key, ids), methods.find(method)
-        prompts.require_particles(particles)
         encoded = [self.encode(q, found.uses_prm) for q in questions]
         batch = self.batch(len(questions), particles) if batch is None else batch
         require_batch(self, batch)
@@ -130,9 +134,9 @@ class Solver:
         seconds = (time.perf_counter() - began) / len(jobs)
         cost = seconds, engine.compilations() - compiled
         results = []
-        for i, asked in enumerate(questions):
+        for i, text in enumerate(questions):
             require_in_place(found, histories[i])
-            results.append(finish(self.policy, found, asked, encoded[i], histories[i], *cost))
+            results.append(finish(self, found, text, encoded[i], histories[i], *cost))
         return results[0] if isinstance(question, str) else results
 
     def model(
@@ -148,7 +152,7 @@ class Solver:
         `self.collect`; `self.results` then makes Results. ValueError for a mesh, and for a PRM that reads
         text.
         """
-        questions, several = prompts.listed(question), not isinstance(question, str)
+        questions, several = asked.listed(question), not isinstance(question, str)
         self.keys(questions)
         encoded = [self.encode(q, True) for q in questions]
         rules = Method(smc.systematic, potential, uses_prm=self.prm is not None)
@@ -157,13 +161,15 @@ class Solver:
         return composing.model_of(engine, encoded, tuple(questions), hosts, several=several)
 
     def keys(
-        self, question: str | Sequence[str], key: KeyLike = 0, ids: Sequence[int] | None = None
+        self,
+        question: str | Sequence[str],
+        key: KeyLike = 0,
+        ids: Sequence[int | str] | None = None,
     ) -> Key[Array, "*p"]:
         """The keys that `solve` uses: one for a question, or one for each of a list."""
-        questions = prompts.listed(question)
-        ids = [prompts.stable_id(q) for q in questions] if ids is None else prompts.listed_ids(ids)
-        prompts.require_questions(questions, ids)
-        found = problem_keys(prompts.typed(key), ids)
+        questions = asked.listed(question)
+        numbers = asked.listed_ids(questions if ids is None else ids, len(questions))
+        found = problem_keys(prompts.typed(key), numbers)
         return found[0] if isinstance(question, str) else found
 
     def collect(self, state: smc.State, info: smc.Info) -> Snapshot:
@@ -183,32 +189,40 @@ class Solver:
         They end with the generation that ended a question's last particle. `method` tells which answer is
         taken. Seconds and compilations are the caller's: NaN and 0.
         """
-        questions, found = prompts.listed(question), methods.find(method)
+        questions, found = asked.listed(question), methods.find(method)
         histories = generations_of(generations, len(questions))
         watched = self._made.wired(self, self.prm is not None).watched
-        for asked, history in zip(questions, histories, strict=True):
+        for text, history in zip(questions, histories, strict=True):
             for t in range(len(history) if watched else 0):
-                require_numbers(watched, self.policy, asked, history[: t + 1])
+                require_numbers(watched, self.policy, text, history[: t + 1])
         encoded = [self.encode(q, found.uses_prm) for q in questions]
         cost = float("nan"), 0
         results = [
-            finish(self.policy, found, *row, *cost)
+            finish(self, found, *row, *cost)
             for row in zip(questions, encoded, histories, strict=True)
         ]
         return results[0] if isinstance(question, str) else results
 
     def solutions(self, particles: Particles) -> list[Solution]:
         """Particles of one question as Solutions of equal weight; of a path, give the last generation."""
-        return solutions_of(self.policy, composing.first_problem(particles))
+        return solutions_of(self, composing.first_problem(particles))
 
     def encode(self, question: str, uses_prm: bool = True) -> run.EncodedPrompt:
         """The question in the policy's ids, then in those of every PRM; ValueError if it is too long."""
-        wired, most = self._made.wired(self, uses_prm), self.policy.config.max_positions
-        policy = prompts.prompt_ids(self.policy.tokenizer, question)
+        assert self.task.prompt is not None
+        wired, tokens = self._made.wired(self, uses_prm), self.budget.max_tokens
+        policy = self.task.prompt.ids(self.policy.tokenizer, question)
+        room = self.policy.config.max_positions - tokens
+        prompts.require_room(len(policy), room, tokens, "the policy")
         found = policy, *wired.prompts(question)
-        room = min(most - self.budget.max_tokens, wired.room(self.budget))
-        prompts.require_room(max(map(len, found)), room, self.budget.max_tokens)
+        for ids, room in zip(found[1:], wired.rooms(self.budget), strict=True):
+            prompts.require_room(len(ids), room, tokens, "the PRM")
         return found
+
+    def prompt(self, question: str) -> str:
+        """What the policy reads of a question, as text."""
+        assert self.task.prompt is not None
+        return self.task.prompt.text(self.policy.tokenizer, question)
 
     def batch(self, problems: int, particles: int) -> int:
         """How many of so many problems are on the device at a time."""

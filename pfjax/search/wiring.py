@@ -1,5 +1,6 @@
 """From a reward, a value, to what the engine needs: sources, who speaks for the host, and prompts."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +11,11 @@ from pfjax import models
 from pfjax.engine.pool import Snapshot
 from pfjax.reasoning import foreign, sources
 from pfjax.reasoning.asked import Asker, RewardError, failure, step_text
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 from pfjax.reasoning.sources import Formula, Source, Sources
 from pfjax.reasoning.strip import strip_table
-from pfjax.reasoning.words import one_line
+from pfjax.settings.words import one_line
+from pfjax.tasks.task import Task
 from pfjax.search.rewards import Mix, Reward, Texts, Tokens, name_of, of_texts
 from pfjax.search.shapes import shapes_of
 
@@ -34,13 +36,12 @@ class Wired(NamedTuple):
         """The question as every PRM reads it."""
         return [prm.format.prompt(question) for prm in self.prms]
 
-    def room(self, budget: Budget) -> int:
-        """Tokens that a prompt may have, for the PRMs."""
-        most = [prm.config.max_positions - budget.prm_tokens for prm in self.prms]
-        return min(most, default=1 << 30)
+    def rooms(self, budget: Budget) -> list[int]:
+        """Tokens that a prompt may have, for every PRM."""
+        return [prm.config.max_positions - budget.prm_tokens for prm in self.prms]
 
 
-def wire(reward: Reward, policy: models.Policy, budget: Budget) -> Wired:
+def wire(reward: Reward, policy: models.Policy, budget: Budget, task: Task) -> Wired:
     """ValueError if a part cannot serve: it returns no number, or reads other tokens."""
     leaves: list[models.PRM | Tokens | Texts] = []
     formula = _formula(reward, leaves)
@@ -52,10 +53,11 @@ def wire(reward: Reward, policy: models.Policy, budget: Budget) -> Wired:
             require_value(leaf, budget)
             parts.append(sources.OfTokens(leaf.function))
         elif isinstance(leaf, Texts):
-            hosts[i] = Asker(policy, leaf.function, batched=leaf.batched, timeout=leaf.timeout)
+            read = partial(step_text, policy, cut=task.cut)
+            hosts[i] = Asker(read, leaf.function, batched=leaf.batched, timeout=leaf.timeout)
             parts.append(sources.OfTexts())
-        elif foreign.reads_text(policy, leaf):
-            hosts[i] = foreign.Reader(policy, leaf)
+        elif not task.bare or foreign.reads_text(policy, leaf):
+            hosts[i] = foreign.Reader(partial(step_text, policy, cut=task.cut), leaf)
             parts.append(sources.text(leaf.module, foreign.reading(leaf, budget)))
         else:
             if strip is None:

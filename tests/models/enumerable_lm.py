@@ -17,9 +17,10 @@ from flax import nnx
 
 from pfjax import models, search
 from pfjax.models.config import DecoderConfig
+from pfjax.models._veil import Veil
 from pfjax.models.decoder import Decoder, forward
-from pfjax.reasoning.budget import Budget
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.budget import Budget
+from pfjax.settings.sampling import Sampling
 from pfjax.search.solver import Solver
 
 TOKENS = [b"", b"a", b"\n", b".\n\n", b"b"]
@@ -132,12 +133,18 @@ class Spelling:
     """The five tokens as a tokenizer that reads one question: PROMPT, whatever is asked."""
 
     token_bytes = TOKENS
+    template = "{{ messages[0].content }}"
 
     def chat(self, messages, **options) -> str:
         return messages[-1]["content"]
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, control: bool = True) -> list[int]:
         return PROMPT
+
+    def veil(self, texts) -> Veil:
+        return Veil(cast(models.Tokenizer, self), texts)
+
+    controls: dict[str, int] = {}
 
     def decode(self, ids: list[int]) -> str:
         return b"".join(TOKENS[i] for i in ids).decode()

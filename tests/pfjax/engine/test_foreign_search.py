@@ -13,8 +13,8 @@ from pfjax import models
 from pfjax.engine import run
 from pfjax.models.formats import PRM_KINDS
 from pfjax.reasoning import foreign, passes
-from pfjax.reasoning.budget import Budget
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.budget import Budget
+from pfjax.settings.sampling import Sampling
 from pfjax.search import Execution
 from pfjax.search.result import Result
 from pfjax.tasks import generate

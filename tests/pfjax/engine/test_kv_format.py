@@ -9,7 +9,7 @@ import pytest
 
 import pfjax
 from pfjax.engine import run
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.sampling import Sampling
 from pfjax.search import Execution
 from pfjax.tasks import generate
 

@@ -13,8 +13,8 @@ import pfjax
 from pfjax.engine import run
 from pfjax.models import cache
 from pfjax.plan import hlo
-from pfjax.reasoning.budget import Budget
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.budget import Budget
+from pfjax.settings.sampling import Sampling
 from pfjax.search import Execution
 from pfjax.tasks import generate
 

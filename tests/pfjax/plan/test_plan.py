@@ -25,7 +25,7 @@ from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload, nbytes
 from pfjax.plan.weights import Model, count, parameters, weight_bytes
 from pfjax.reasoning import automaton, foreign
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.sources import Sources, plain, text
 from pfjax.reasoning.strip import strip_table

@@ -16,7 +16,7 @@ from pfjax.plan import Request, compile, make_plan
 from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload, caches, kv_bytes
 from pfjax.plan.weights import Model, replicated
-from pfjax.reasoning.budget import Budget
+from pfjax.settings.budget import Budget
 
 POLICY = DecoderConfig(
     vocab_size=70, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=4,

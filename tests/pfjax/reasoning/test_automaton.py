@@ -134,7 +134,11 @@ def test_strip_drops_the_white_space_around(tokens, left):
 TEXTS = {
     "blank lines": (["\n\n"], ["one", "\n \t\r", "\n", "two\r\n", "\r\n", "x\n", "y"], [2, 4]),
     "several": (["\n\n", ";", "then"], ["a;", "b", "; c", "d th", "en", "e\n", "\n"], [2, 4, 6]),
-    "overlapping": (["aab", "abc"], ["x", "aab", "x", "aa", "ab", "x", "abb", "xab", "c"], [1, 4, 8]),
+    "overlapping": (
+        ["aab", "abc"],
+        ["x", "aab", "x", "aa", "ab", "x", "abb", "xab", "c"],
+        [1, 4, 8],
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from pfjax.engine.text_engine import TextEngine
 from pfjax.models.formats import PRM_KINDS
 from pfjax.plan import sources
 from pfjax.reasoning import foreign, particles
-from pfjax.reasoning.budget import Budget
+from pfjax.reasoning.asked import step_text
+from pfjax.settings.budget import Budget
 from pfjax.search import Execution
 from pfjax.search.loading import resolve
 
@@ -63,7 +65,7 @@ def test_what_the_prm_is_given(name):
     own, model = policy().tokenizer, prm(name)
     (eos,) = own.encode("=")  # not a special token, which would be no text anyway
     ids = [own.encode(text) for text in ("Ann has 3.\n\n", " 4 + 5 = 9.")]
-    read = foreign.Reader(replace(policy(), eos_ids=(eos,)), model)(
+    read = foreign.Reader(partial(step_text, replace(policy(), eos_ids=(eos,))), model)(
         steps([ids[0], [*ids[1], eos], [], [eos]], [0, 2, 1, 1])
     )
     form = model.format
@@ -89,11 +91,11 @@ def test_a_step_without_room_is_not_read():
     """Five tokens of the question and some of the solution before it; one more is one too many."""
     own, model = policy().tokenizer, prm("skywork")
     asked = steps([own.encode("Ann has 3."), own.encode("Ann has 3."), []], [1, 1, 1])
-    (fits, other, _) = foreign.Reader(policy(), model)(asked)
+    (fits, other, _) = foreign.Reader(partial(step_text, policy()), model)(asked)
     assert fits and fits == other
     before = model.config.max_positions - 5 - len(fits)
     asked = asked._replace(length=np.array([[before, before + 1, before + 1]]))
-    assert foreign.Reader(policy(), model)(asked) == [fits, None, []]
+    assert foreign.Reader(partial(step_text, policy()), model)(asked) == [fits, None, []]
 
 
 def test_a_solution_ends_with_a_step_that_is_not_read():

@@ -12,7 +12,7 @@ import pfjax
 from pfjax import models
 from pfjax.models import cache
 from pfjax.reasoning import passes
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.sampling import Sampling
 from pfjax.tasks import generate
 
 P, N, BLOCK, BLOCKS, BEFORE = 2, 8, 4, 3, 5

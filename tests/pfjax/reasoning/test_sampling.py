@@ -11,24 +11,25 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from pfjax.reasoning import sampling
-from pfjax.reasoning.sampling import Sampling, draw, log_probs
+from pfjax.reasoning import drawing
+from pfjax.reasoning.drawing import draw, log_probs
+from pfjax.settings.sampling import Sampling
 
 SIZES = (1, 2, 7, 432, 5000)
 CUTS = (
-    Sampling(),
-    Sampling(temperature=0.3),
-    Sampling(temperature=1.7, top_k=5),
-    Sampling(top_k=1),
-    Sampling(temperature=0.8, top_p=0.9),
-    Sampling(top_p=1e-3),
-    Sampling(top_p=0.999),
-    Sampling(temperature=1.3, min_p=0.05),
-    Sampling(min_p=1.0),
-    Sampling(temperature=0.7, top_k=20, top_p=0.8),
-    Sampling(temperature=1.5, top_k=50, min_p=0.1),
-    Sampling(temperature=1.2, top_p=0.7, min_p=0.2),
-    Sampling(temperature=0.6, top_k=6, top_p=0.95, min_p=0.03),
+    Sampling().filled(),
+    Sampling(temperature=0.3).filled(),
+    Sampling(temperature=1.7, top_k=5).filled(),
+    Sampling(top_k=1).filled(),
+    Sampling(temperature=0.8, top_p=0.9).filled(),
+    Sampling(top_p=1e-3).filled(),
+    Sampling(top_p=0.999).filled(),
+    Sampling(temperature=1.3, min_p=0.05).filled(),
+    Sampling(min_p=1.0).filled(),
+    Sampling(temperature=0.7, top_k=20, top_p=0.8).filled(),
+    Sampling(temperature=1.5, top_k=50, min_p=0.1).filled(),
+    Sampling(temperature=1.2, top_p=0.7, min_p=0.2).filled(),
+    Sampling(temperature=0.6, top_k=6, top_p=0.95, min_p=0.03).filled(),
 )
 STEPS = 1 << 23
 
@@ -104,7 +105,7 @@ def test_log_probs_are_those_of_a_sort(kind):
 
 LOGIT = st.one_of(st.integers(-9, 9).map(lambda i: i * 0.75), st.just(-np.inf))
 SMALL = [
-    Sampling(*values)
+    Sampling(*values).filled()
     for values in itertools.product((0.7, 1.6), (1.0, 0.85, 0.4), (0, 3), (0.0, 0.15))
 ]
 
@@ -121,7 +122,7 @@ def test_log_probs_of_small_vocabularies(logits, sampling):
 def test_top_p_keeps_the_smallest_set_of_that_mass(v, top_p):
     """Distinct logits: the kept mass reaches top_p, and without its least likely token does not."""
     z = np.random.default_rng(v).permutation(np.linspace(-4, 4, v)).astype(np.float32)
-    kept = np.asarray(compiled(Sampling(top_p=top_p))(z)) > -np.inf
+    kept = np.asarray(compiled(Sampling(top_p=top_p).filled())(z)) > -np.inf
     p = np.exp(z.astype(np.float64))
     p /= p.sum()
     assert p[kept].min() > p[~kept].max(initial=0.0)
@@ -141,14 +142,17 @@ def test_rows_do_not_mix_under_jit_and_vmap(s):
 
 
 WRONG = (
-    ({"temperature": 0.0}, "temperature is 0.0, wanted > 0"),
+    ({"temperature": 101}, "temperature is 101, wanted a number from 0 to 100"),
+    ({"temperature": True}, "temperature is True"),
+    ({"temperature": "0.7"}, "temperature is '0.7'"),
+    ({"top_k": 2.5}, "top_k is 2.5, wanted a whole number"),
     ({"temperature": -1.0}, "temperature is -1.0"),
     ({"temperature": float("nan")}, "temperature is nan"),
-    ({"top_p": 0.0}, r"top_p is 0.0, wanted in \(0, 1\]"),
+    ({"top_p": 0.0}, "top_p is 0.0, wanted a number above 0 up to 1"),
     ({"top_p": 1.01}, "top_p is 1.01"),
     ({"top_p": float("nan")}, "top_p is nan"),
-    ({"top_k": -1}, "top_k is -1, wanted >= 0"),
-    ({"min_p": -0.1}, r"min_p is -0.1, wanted in \[0, 1\]"),
+    ({"top_k": -1}, "top_k is -1, wanted a whole number from 0"),
+    ({"min_p": -0.1}, "min_p is -0.1, wanted a number from 0 to 1"),
     ({"min_p": 1.5}, "min_p is 1.5"),
 )
 
@@ -156,14 +160,40 @@ WRONG = (
 @pytest.mark.parametrize("fields, message", WRONG)
 def test_values_out_of_range_are_refused_in_one_sentence(fields, message):
     with pytest.raises(ValueError, match=message) as error:
-        Sampling(**fields).checked()
+        Sampling(**fields).filled()
     text = str(error.value)
     assert text.endswith(".") and ". " not in text and "\n" not in text
 
 
 def test_values_in_range_are_returned():
     for s in (*CUTS, Sampling(1e-3, 1.0, 10**9, 1.0)):
-        assert s.checked() is s
+        assert s.filled() == s
+    numbers = Sampling(np.float32(0.5), np.float64(1), np.int64(3), 0)
+    assert numbers.filled() == Sampling(0.5, 1.0, 3, 0.0) and type(numbers.filled().top_k) is int
+
+
+def test_what_is_left_out_is_the_policys_own():
+    own = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "do_sample": True}
+    assert Sampling().filled(own) == Sampling(0.6, 0.95, 20, 0.0)
+    assert Sampling(1.0, top_k=0).filled(own) == Sampling(1.0, 0.95, 0, 0.0)
+    with pytest.raises(ValueError, match="generation_config.json: top_p is 'a'"):
+        Sampling().filled({"top_p": "a"})
+
+
+def test_temperature_0_takes_the_first_of_the_likeliest():
+    z = jnp.asarray([[[1.0, 3.0, 3.0, -jnp.inf], [5.0, 1.0, 0.0, 2.0]]])
+    logp = log_probs(z, Sampling(0.0, top_p=0.5, top_k=2, min_p=0.9))
+    assert jnp.exp(logp).tolist() == [[[0, 1, 0, 0], [1, 0, 0, 0]]]
+    keys = jax.random.split(jax.random.key(0), (1, 2))
+    assert draw(keys, logp).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize("s", (*CUTS, Sampling(0.0).filled()))
+@pytest.mark.parametrize("bad", (jnp.nan, jnp.inf))
+def test_logits_that_are_no_numbers_have_no_token(s, bad):
+    z = jnp.asarray([[0.0, bad, 1.0], [0.0, 2.0, 1.0]])
+    chosen = jnp.max(log_probs(z, s), axis=1)
+    assert not jnp.isfinite(chosen[0]) and jnp.isfinite(chosen[1])
 
 
 @pytest.mark.parametrize("s", (CUTS[0], CUTS[4], CUTS[-1]))
@@ -205,7 +235,7 @@ def test_no_uniform_draws_a_token_that_is_cut(monkeypatch, v, last):
     z[draws.random(v) < 0.6] = -np.inf
     z[:2], z[-1] = (-np.inf, 1.0), (z[-1] if last == "alive" else -np.inf)
     z = np.append(z, np.float32(-np.inf if last == "cut" else 0.5))
-    logp = np.asarray(log_probs(jnp.asarray(z), Sampling(top_p=0.95)))
+    logp = np.asarray(log_probs(jnp.asarray(z), Sampling(top_p=0.95).filled()))
     p = np.exp(logp.astype(np.float64))
     edges = np.round(np.cumsum(p / p.sum())[p == 0] * STEPS)
     edges = draws.permutation(edges)[:800][:, None] + np.arange(-1, 2)
@@ -221,7 +251,9 @@ def test_no_uniform_draws_a_token_that_is_cut(monkeypatch, v, last):
 def test_a_draw_inverts_the_distribution_function(monkeypatch, v):
     """P(below) <= u <= P(up to the token), within float32's sum."""
     draws = np.random.default_rng(v)
-    logp = np.asarray(log_probs(jnp.asarray(2 * draws.normal(size=v), jnp.float32), Sampling()))
+    logp = np.asarray(
+        log_probs(jnp.asarray(2 * draws.normal(size=v), jnp.float32), Sampling().filled())
+    )
     steps = np.append(draws.integers(0, STEPS, 500), STEPS - 1)
     drawn = draws_at(monkeypatch, steps, logp)
     up_to = np.cumsum(np.exp(logp.astype(np.float64)))
@@ -233,5 +265,5 @@ def test_the_threshold_is_exact_to_the_last_bit():
     """Of two neighbouring floats top-1 keeps the larger alone."""
     larger = -np.random.default_rng(0).uniform(0.1, 20, 500).astype(np.float32)
     pair = np.stack([larger, np.nextafter(larger, np.float32(-np.inf))], axis=-1)
-    kept = sampling._cut(jnp.asarray(pair), lambda kept: jnp.sum(kept, axis=-1) >= 1)
+    kept = drawing._cut(jnp.asarray(pair), lambda kept: jnp.sum(kept, axis=-1) >= 1)
     assert np.array_equal(np.isneginf(kept), np.tile([False, True], (500, 1)))

@@ -25,7 +25,7 @@ from pfjax import smc
 from pfjax.models import cache
 from pfjax.reasoning import automaton, potentials, rewards
 from pfjax.reasoning.model import Settings, language_model
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings.sampling import Sampling
 
 RUNS, CHUNK, N = 20_000, 2_000, 4
 

@@ -323,7 +323,7 @@ def test_objects_that_are_no_numbers(values, said):
         np.full((1, 1), 2),
     )
     with pytest.raises(RewardError, match=said):
-        Asker(enumerable_lm.solver().policy, values)(asked, ["?"])
+        Asker(functools.partial(step_text, enumerable_lm.solver().policy), values)(asked, ["?"])
 
 
 class Rude:

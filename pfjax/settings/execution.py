@@ -3,9 +3,14 @@
 import math
 from typing import NamedTuple
 
-from pfjax import models
-from pfjax.reasoning.budget import Budget
-from pfjax.reasoning.sampling import Sampling
+from pfjax.settings import asked
+from pfjax.settings.budget import Budget
+from pfjax.settings.numbers import Range, require, shown
+from pfjax.settings.sampling import Sampling
+
+KV_FORMATS = ("int8",)
+WEIGHT_FORMATS = ("int8", "fp8")
+COUNT = Range(1, math.inf, whole=True)
 
 
 class Execution(NamedTuple):
@@ -13,7 +18,8 @@ class Execution(NamedTuple):
 
     `rows` bounds problems x particles of a batch. `together` problems are weighed at a time, each after
     its own step is written (None: an eighth of the batch; all at a common barrier if steps have at most
-    32 tokens); `slots` rows of each problem write at a time (None: all). `kv_format` "int8" rounds the
+    32 tokens); `slots` rows of each problem write at a time (None: all). `weight_format` "int8" or "fp8"
+    stores the matrices of what `pfjax.load` opens in 8 bits. `kv_format` "int8" rounds the
     caches of what is written, a half of bfloat16's bytes (None: not): the policy's whenever a block of at
     most 16 tokens ends, so that `slots`, whose blocks are shorter, may change particles. `ahead` compiles
     the programs of wider caches and other prompts in the background.
@@ -25,19 +31,25 @@ class Execution(NamedTuple):
     rows: int = 512
     together: int | None = None
     slots: int | None = None
+    weight_format: str | None = None
     kv_format: str | None = None
     ahead: bool = False
 
     def checked(self) -> "Execution":
-        """Itself; ValueError for what cannot be."""
+        """Itself, with numbers of Python; ValueError for what cannot be."""
+        found = {}
         for name in ("rows", "together", "slots"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"execution.{name} is {value!r}, wanted a number above 0.")
-        if self.kv_format is not None and self.kv_format not in models.KV_FORMATS:
-            formats = " or ".join(map(repr, models.KV_FORMATS))
-            raise ValueError(f"kv_format is {self.kv_format!r}, wanted None or {formats}.")
-        return self
+            if value is not None or name == "rows":
+                found[name] = require(f"execution.{name}", value, COUNT)
+        for name, known in (("weight_format", WEIGHT_FORMATS), ("kv_format", KV_FORMATS)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or value not in known):
+                formats = " or ".join(map(repr, known))
+                raise ValueError(f"{name} is {shown(value)}, wanted None or {formats}.")
+        if not isinstance(self.ahead, bool):
+            raise ValueError(f"execution.ahead is {shown(self.ahead)}, wanted True or False.")
+        return self._replace(**found)
 
 
 def require_settings(sampling: Sampling, budget: Budget, execution: Execution, tau: float) -> None:
@@ -45,8 +57,8 @@ def require_settings(sampling: Sampling, budget: Budget, execution: Execution, t
     for value, kind in ((sampling, Sampling), (budget, Budget), (execution, Execution)):
         if not isinstance(value, kind):
             name = kind.__name__
-            raise ValueError(f"{name.lower()} is {value!r}, wanted a pfjax.{name}.")
-    if not isinstance(tau, (int, float)) or not 0 < tau < math.inf:
-        raise ValueError(f"tau is {tau!r}, wanted a number above 0.")
-    sampling.checked()
+            raise ValueError(f"{name.lower()} is {shown(value)}, wanted a pfjax.{name}.")
+    asked.tau(tau)
+    sampling.filled()
+    budget.filled({})
     execution.checked()

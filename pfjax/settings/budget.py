@@ -6,7 +6,10 @@ Knows nothing of particles.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pfjax.settings.numbers import Range, require
+
 BLOCK = 16
+MINE, ITS = Range(0, 1 << 20, whole=True), Range(1, 1 << 20, whole=True)
 
 
 class Budget(NamedTuple):
@@ -26,14 +29,16 @@ class Budget(NamedTuple):
         >>> Budget(max_tokens=300).filled({"step_tokens": 16})
         Budget(step_tokens=16, max_tokens=300, max_steps=40)
         """
-        for name, value in self._asdict().items():
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(
-                    f"budget.{name} is {value!r}, wanted 1 or more, or 0 for the policy's."
-                )
         names = {"step_tokens": 256, "max_new_tokens": 1024, "max_steps": 40}
-        found = [int(own.get(name) or default) for name, default in names.items()]
-        return Budget(*(mine or its for mine, its in zip(self, found, strict=True)))
+        found = []
+        for (name, value), (theirs, default) in zip(
+            self._asdict().items(), names.items(), strict=True
+        ):
+            mine = require(f"budget.{name}", value, MINE, "; 0 is the policy's own")
+            its = own.get(theirs)
+            its = default if its is None else require(f"generation_config.json: {theirs}", its, ITS)
+            found.append(mine or its)
+        return Budget(*found)
 
     @property
     def prm_tokens(self) -> int:

@@ -9,59 +9,47 @@ thresholds are found by bisection on the bits of float32 numbers, so the sets ar
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from pfjax.settings.sampling import Sampling
+
 MANY, PART = 2048, 128
-
-
-class Sampling(NamedTuple):
-    """Softmax(logits / temperature), cut by top_k (0: no cut), top_p (1: none), min_p (0: none)."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-
-    def checked(self) -> "Sampling":
-        """Itself; ValueError for a value out of range."""
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(
-                f"temperature is {self.temperature}, wanted > 0 and finite; for greedy text use 1e-3."
-            )
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}, wanted in (0, 1].")
-        if not isinstance(self.top_k, int) or self.top_k < 0:
-            raise ValueError(
-                f"top_k is {self.top_k}, wanted >= 0, a whole number; 0 keeps every token."
-            )
-        if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p is {self.min_p}, wanted in [0, 1].")
-        return self
 
 
 def log_probs(logits: Float[Array, "*b v"], sampling: Sampling) -> Float[Array, "*b v"]:
     """float32 log-probabilities of the sampled distribution; -inf for tokens that are cut.
 
+    All of a row are NaN if its logits are not numbers.
+
     >>> z = jnp.log(jnp.array([0.5, 0.3, 0.15, 0.05]))
     >>> [round(float(p), 3) for p in jnp.exp(log_probs(z, Sampling(top_p=0.7)))]
     [0.625, 0.375, 0.0, 0.0]
     """
-    logp = jax.nn.log_softmax(logits.astype(jnp.float32) / sampling.temperature)
-    if 0 < sampling.top_k < logp.shape[-1]:
-        logp = _cut(logp, lambda kept: jnp.sum(kept, axis=-1) >= sampling.top_k)
-    if sampling.top_p < 1:
+    temperature, top_p, top_k, min_p = sampling.filled()
+    if temperature == 0:
+        return _greedy(logits.astype(jnp.float32))
+    logp = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+    if 0 < top_k < logp.shape[-1]:
+        logp = _cut(logp, lambda kept: jnp.sum(kept, axis=-1) >= top_k)
+    if top_p < 1:
         mass = jnp.exp(logp)
-        logp = _cut(
-            logp, lambda kept: jnp.sum(jnp.where(kept, mass, 0.0), axis=-1) >= sampling.top_p
-        )
-    if sampling.min_p > 0:
-        least = jnp.max(logp, axis=-1, keepdims=True) + jnp.log(jnp.float32(sampling.min_p))
+        logp = _cut(logp, lambda kept: jnp.sum(jnp.where(kept, mass, 0.0), axis=-1) >= top_p)
+    if min_p > 0:
+        least = jnp.max(logp, axis=-1, keepdims=True) + jnp.log(jnp.float32(min_p))
         logp = jax.nn.log_softmax(jnp.where(logp >= least, logp, -jnp.inf))
     return logp
+
+
+def _greedy(logits: Float[Array, "*b v"]) -> Float[Array, "*b v"]:
+    """All mass on the first of the largest logits."""
+    top = jnp.argmax(logits, axis=-1)[..., None]
+    index = jax.lax.broadcasted_iota(top.dtype, logits.shape, logits.ndim - 1)
+    best = jnp.take_along_axis(logits, top, axis=-1)
+    mass = jnp.where(jnp.isfinite(best), jnp.float32(0), jnp.float32(jnp.nan))
+    return jnp.where(index == top, mass, -jnp.inf)
 
 
 def _cut(

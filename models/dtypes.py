@@ -1,0 +1,18 @@
+"""What numbers of weights are called."""
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+FLOATING = ("float32", "bfloat16", "float16")
+
+
+def floating(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of a name or a type; ValueError for what weights cannot be computed in."""
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if dtype is None or found is None or found.name not in FLOATING:
+        shown = repr(dtype) if len(repr(dtype)) <= 60 else f"a {type(dtype).__name__}"
+        raise ValueError(f"dtype is {shown}, wanted {', '.join(FLOATING[:-1])} or {FLOATING[-1]}.")
+    return found
