@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pfjax import models as models
-    from pfjax import smc as smc
     from pfjax import search as search
+    from pfjax import smc as smc
     from pfjax.models.prompt import Prompt as Prompt
     from pfjax.search.loading import load as load
     from pfjax.search.result import Result as Result

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from pfjax.cli import terminal
-from pfjax.settings.cache import compilation_cache
 from pfjax.cli.errors import interruptible, one_sentence
 from pfjax.cli.options import DEBUG, JSON, METHODS, SEED
+from pfjax.settings.cache import compilation_cache
 
 
 def solve(

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from pfjax.cli import terminal
-from pfjax.settings.cache import compilation_cache
 from pfjax.cli.errors import one_sentence
 from pfjax.cli.options import DEBUG, JSON, RECIPES
+from pfjax.settings.cache import compilation_cache
 
 
 def train(

@@ -7,10 +7,10 @@ import numpy as np
 
 from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
-from pfjax.settings.sampling import Sampling
 from pfjax.search import methods
 from pfjax.search.result import Result
 from pfjax.search.solver import Solver
+from pfjax.settings.sampling import Sampling
 from pfjax.tasks import orchard
 from pfjax.tasks.grading import normal_form, same_answer
 

@@ -34,10 +34,10 @@ from pfjax.reasoning import automaton
 from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.move import is_cache
-from pfjax.settings.sampling import Sampling
 from pfjax.reasoning.sources import Plain, Sources, plain
 from pfjax.reasoning.strip import StripTable, strip_table
 from pfjax.search import methods
+from pfjax.settings.sampling import Sampling
 
 _TOPOLOGIES = {
     "v5e": {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8"},

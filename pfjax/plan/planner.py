@@ -4,7 +4,6 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pfjax.settings.execution import KV_FORMATS
 from pfjax.models.linear import FORMATS
 from pfjax.plan import advice, devices, sources
 from pfjax.plan.devices import Device
@@ -12,8 +11,9 @@ from pfjax.plan.memory import Memory, memory
 from pfjax.plan.roofline import Roofline, roofline
 from pfjax.plan.setup import Largest, Setup, axes, largest
 from pfjax.plan.weights import Model, replicated
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.foreign import AROUND
+from pfjax.settings.budget import Budget
+from pfjax.settings.execution import KV_FORMATS
 
 DTYPES = ("bfloat16", "float16", "float32")
 

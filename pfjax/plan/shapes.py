@@ -21,10 +21,10 @@ from pfjax.models.config import DecoderConfig
 from pfjax.models.prm import RewardModule
 from pfjax.plan.weights import Model, is_split
 from pfjax.reasoning import automaton, foreign, particles, rewards
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.flight import begin
 from pfjax.reasoning.passes import blocks
 from pfjax.reasoning.strip import strip_table
+from pfjax.settings.budget import Budget
 
 
 class Workload(NamedTuple):

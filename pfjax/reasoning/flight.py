@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from pfjax.models import cache
 from pfjax.reasoning import automaton
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.particles import Particles, first_alike
+from pfjax.settings.budget import Budget
 
 
 class Flight(NamedTuple):

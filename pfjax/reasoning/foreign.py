@@ -22,10 +22,10 @@ from pfjax import models
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import passes
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.passes import PRMState, blocks
 from pfjax.reasoning.rewards import Cost, RewardModel
+from pfjax.settings.budget import Budget
 
 PER_STEP = 2
 """PRM tokens that a format may put between a step and what stands before it."""

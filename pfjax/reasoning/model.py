@@ -18,12 +18,12 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.reasoning import particles, potentials
 from pfjax.reasoning.automaton import StopTable
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.potentials import Potential
 from pfjax.reasoning.propose import propose
 from pfjax.reasoning.rewards import RewardModel
-from pfjax.settings.sampling import Sampling
 from pfjax.reasoning.writing import Writer
+from pfjax.settings.budget import Budget
+from pfjax.settings.sampling import Sampling
 
 
 class Settings(NamedTuple):

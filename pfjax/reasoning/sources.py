@@ -22,8 +22,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import foreign, rewards
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.strip import StripTable
+from pfjax.settings.budget import Budget
 
 Formula = int | tuple[str, tuple, tuple[float, ...]]
 MEAN, MINIMUM, SUM = "mean", "minimum", "weighted_sum"

@@ -17,10 +17,10 @@ from pfjax.models import cache
 from pfjax.models.decoder import Decoder
 from pfjax.models.sharding import gathered
 from pfjax.reasoning import automaton
-from pfjax.settings.budget import BLOCK, Budget
+from pfjax.reasoning.drawing import draw, log_probs
 from pfjax.reasoning.flight import Flight, put_rows
 from pfjax.reasoning.particles import Particles
-from pfjax.reasoning.drawing import draw, log_probs
+from pfjax.settings.budget import BLOCK, Budget
 from pfjax.settings.sampling import Sampling
 
 

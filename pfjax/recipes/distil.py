@@ -20,10 +20,10 @@ from pfjax import models
 from pfjax.distill import batches, losses, trainer
 from pfjax.distill.search_data import Example, collect
 from pfjax.evaluation.orchard import measure_policy, measure_search
-from pfjax.settings.sampling import Sampling
 from pfjax.recipes.recipe import Progress, Recipe
 from pfjax.search.loading import resolve
 from pfjax.search.solver import Solver
+from pfjax.settings.sampling import Sampling
 from pfjax.tasks import orchard
 
 FIRST = 20_000_000

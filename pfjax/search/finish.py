@@ -13,10 +13,10 @@ from pfjax import smc
 from pfjax.engine.pool import Snapshot
 from pfjax.reasoning.move import move_in_place
 from pfjax.reasoning.particles import Particles
-from pfjax.settings.words import one_line
 from pfjax.search import tree
 from pfjax.search.methods import Method
 from pfjax.search.result import Counts, Result, Solution
+from pfjax.settings.words import one_line
 from pfjax.tasks.grading import normal_form
 from pfjax.tasks.task import Task
 

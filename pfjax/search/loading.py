@@ -8,12 +8,12 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pfjax import models
-from pfjax.settings.budget import Budget
-from pfjax.settings.sampling import Sampling
-from pfjax.settings.execution import Execution, require_settings
 from pfjax.search.rewards import Named, opened
 from pfjax.search.solver import Solver
+from pfjax.settings.budget import Budget
+from pfjax.settings.execution import Execution, require_settings
 from pfjax.settings.numbers import shown
+from pfjax.settings.sampling import Sampling
 from pfjax.tasks.task import Task
 
 EMBEDDED = Path(__file__).parents[1] / "embedded"

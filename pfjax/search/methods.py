@@ -15,9 +15,9 @@ from pfjax import smc
 from pfjax.reasoning import potentials
 from pfjax.reasoning.move import move_in_place
 from pfjax.reasoning.potentials import Potential
-from pfjax.settings.words import one_line
 from pfjax.search import answers
 from pfjax.search.shapes import shapes_of
+from pfjax.settings.words import one_line
 
 _INDEPENDENT = smc.when(smc.never, smc.systematic)
 

@@ -11,13 +11,13 @@ from pfjax import models
 from pfjax.engine.pool import Snapshot
 from pfjax.reasoning import foreign, sources
 from pfjax.reasoning.asked import Asker, RewardError, failure, step_text
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.sources import Formula, Source, Sources
 from pfjax.reasoning.strip import strip_table
-from pfjax.settings.words import one_line
-from pfjax.tasks.task import Task
 from pfjax.search.rewards import Mix, Reward, Texts, Tokens, name_of, of_texts
 from pfjax.search.shapes import shapes_of
+from pfjax.settings.budget import Budget
+from pfjax.settings.words import one_line
+from pfjax.tasks.task import Task
 
 
 class Wired(NamedTuple):

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import operator
-from collections.abc import Sequence
 
 from pfjax.settings.numbers import Range, require
 from pfjax.settings.numbers import shown as shown

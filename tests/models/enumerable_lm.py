@@ -16,12 +16,12 @@ import numpy as np
 from flax import nnx
 
 from pfjax import models, search
-from pfjax.models.config import DecoderConfig
 from pfjax.models._veil import Veil
+from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder, forward
+from pfjax.search.solver import Solver
 from pfjax.settings.budget import Budget
 from pfjax.settings.sampling import Sampling
-from pfjax.search.solver import Solver
 
 TOKENS = [b"", b"a", b"\n", b".\n\n", b"b"]
 EOS = 0

@@ -13,10 +13,10 @@ from pfjax import models
 from pfjax.engine import run
 from pfjax.models.formats import PRM_KINDS
 from pfjax.reasoning import foreign, passes
-from pfjax.settings.budget import Budget
-from pfjax.settings.sampling import Sampling
 from pfjax.search import Execution
 from pfjax.search.result import Result
+from pfjax.settings.budget import Budget
+from pfjax.settings.sampling import Sampling
 from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (2 + i % 2, 3)).question for i in range(3)]

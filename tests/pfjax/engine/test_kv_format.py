@@ -9,8 +9,8 @@ import pytest
 
 import pfjax
 from pfjax.engine import run
-from pfjax.settings.sampling import Sampling
 from pfjax.search import Execution
+from pfjax.settings.sampling import Sampling
 from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (2 + i % 3, 4)).question for i in range(7)]

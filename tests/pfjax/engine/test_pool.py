@@ -13,9 +13,9 @@ import pfjax
 from pfjax.engine import run
 from pfjax.models import cache
 from pfjax.plan import hlo
+from pfjax.search import Execution
 from pfjax.settings.budget import Budget
 from pfjax.settings.sampling import Sampling
-from pfjax.search import Execution
 from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (2 + i % 3, 4)).question for i in range(7)]

@@ -25,12 +25,12 @@ from pfjax.plan.memory import memory
 from pfjax.plan.shapes import Workload, nbytes
 from pfjax.plan.weights import Model, count, parameters, weight_bytes
 from pfjax.reasoning import automaton, foreign
-from pfjax.settings.budget import Budget
 from pfjax.reasoning.model import Settings
 from pfjax.reasoning.sources import Sources, plain, text
 from pfjax.reasoning.strip import strip_table
 from pfjax.search import methods
 from pfjax.search.loading import resolve
+from pfjax.settings.budget import Budget
 
 PUBLISHED = {
     "Qwen2.5-0.5B-Instruct": 494_032_768,

@@ -20,9 +20,9 @@ from pfjax.models.formats import PRM_KINDS
 from pfjax.plan import sources
 from pfjax.reasoning import foreign, particles
 from pfjax.reasoning.asked import step_text
-from pfjax.settings.budget import Budget
 from pfjax.search import Execution
 from pfjax.search.loading import resolve
+from pfjax.settings.budget import Budget
 
 BUDGET = Budget(step_tokens=12, max_tokens=60, max_steps=7)
 
