@@ -73,26 +73,22 @@ def blank_line() -> np.ndarray:
 def any_of(patterns: Sequence[str]) -> np.ndarray:
     """Transitions that end as soon as one of the patterns is seen; of none, that never end."""
     parts = [blank_line() if p == BLANK_LINE else kmp(p.encode()) for p in patterns]
-    if len(parts) == 1:
-        return parts[0]
-    begin, seen = (0,) * len(parts), ("seen",)
+    begin = (0,) * len(parts)
     numbers, waiting, rows = {begin: 0}, [begin], {}
     while waiting:
         states = waiting.pop()
-        moved = np.stack([part[s] for part, s in zip(parts, states, strict=True)] or [[0] * 256])
-        over = [moved[i] == len(part) - 1 for i, part in enumerate(parts)]
-        row = rows[states] = []
+        rows[states] = np.zeros(256, np.int32)
         for byte in range(256):
-            after = tuple(moved[:, byte].tolist()) if parts else begin
-            after = seen if any(o[byte] for o in over) else after
-            if after not in numbers and after != seen:
+            after = tuple(int(part[s, byte]) for part, s in zip(parts, states, strict=True))
+            if any(s == len(part) - 1 for s, part in zip(after, parts, strict=True)):
+                rows[states][byte] = -1
+                continue
+            if after not in numbers:
                 numbers[after] = len(numbers)
                 waiting.append(after)
-            row.append(after)
-    table = np.full((len(numbers) + 1, 256), len(numbers), np.int32)
-    for states, row in rows.items():
-        table[numbers[states]] = [numbers.get(after, len(numbers)) for after in row]
-    return table
+            rows[states][byte] = numbers[after]
+    table = np.stack([*(rows[states] for states in numbers), np.full(256, -1, np.int32)])
+    return np.where(table < 0, len(numbers), table)
 
 
 def boxed_automaton() -> np.ndarray:
@@ -151,7 +147,8 @@ def stop_table(
     eos[eos_ids] = True
     box = boxed_automaton() if boxed else any_of(())
     automata = any_of(delimiters), box, any_of(stops)
-    return StopTable(*(jnp.asarray(lift(a, token_bytes)) for a in automata), jnp.asarray(eos))
+    step, closed, text = (jnp.asarray(lift(a, token_bytes)) for a in automata)
+    return StopTable(step, closed, text, jnp.asarray(eos))
 
 
 def start(shape: tuple[int, ...]) -> StopState:

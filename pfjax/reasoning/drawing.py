@@ -28,7 +28,7 @@ def log_probs(logits: Float[Array, "*b v"], sampling: Sampling) -> Float[Array, 
     >>> [round(float(p), 3) for p in jnp.exp(log_probs(z, Sampling(top_p=0.7)))]
     [0.625, 0.375, 0.0, 0.0]
     """
-    temperature, top_p, top_k, min_p = sampling.filled()
+    temperature, top_p, top_k, min_p = sampling.numbers()
     if temperature == 0:
         return _greedy(logits.astype(jnp.float32))
     logp = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)

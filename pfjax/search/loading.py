@@ -63,9 +63,10 @@ def load(
     require_mesh(mesh)
     form = execution.weight_format
     how = partial(dict, dtype=models.floating(dtype), weight_format=form, mesh=mesh)
-    name = None if isinstance(policy, models.Policy) else resolve(policy)
-    loaded = policy if isinstance(policy, models.Policy) else models.load_policy(name, **how())
-    own = name is not None and name.parent == EMBEDDED
+    if isinstance(policy, models.Policy):
+        loaded, own = policy, False
+    else:
+        loaded, own = models.load_policy(resolve(policy), **how()), resolve(policy).parent == EMBEDDED
     if isinstance(prm, str) and prm == AUTO:
         prm = "embedded:prm" if own else None
     if isinstance(prm, str) and prm == SELF:

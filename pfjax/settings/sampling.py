@@ -33,6 +33,13 @@ class Sampling(NamedTuple):
                 found[name] = numbers.require(f"generation_config.json: {name}", its, _RANGES[name])
         return Sampling(**found)
 
+    def numbers(self) -> tuple[float, float, int, float]:
+        """(temperature, top_p, top_k, min_p), nothing left out."""
+        temperature, top_p, top_k, min_p = self.filled()
+        assert temperature is not None and top_p is not None
+        assert top_k is not None and min_p is not None
+        return temperature, top_p, top_k, min_p
+
 
 NOTHING_CUT = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
 _RANGES = {

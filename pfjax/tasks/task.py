@@ -71,9 +71,9 @@ class Task:
 
 def _texts(name: str, value: object, least: int) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else value
-    fine = isinstance(found, (list, tuple)) and len(found) >= least
-    if not fine or not all(isinstance(text, str) and text for text in found):
-        raise ValueError(
-            f"task.{name} is {one_line(repr(value), 60)}, wanted a text that is not empty, or several."
-        )
-    return tuple(found)
+    if isinstance(found, (list, tuple)) and len(found) >= least:
+        if all(isinstance(text, str) and text for text in found):
+            return tuple(found)
+    raise ValueError(
+        f"task.{name} is {one_line(repr(value), 60)}, wanted a text that is not empty, or several."
+    )
