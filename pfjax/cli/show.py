@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pfjax.cli.branches import LINES, Step, fold, merge
-from pfjax.cli.solving import SPLIT, Options, Solved
+from pfjax.cli.request import Options
+from pfjax.cli.solving import SPLIT, Solved
 
 
 def particle_tree(steps: list[Step], *, scored: bool = True) -> Table:
@@ -67,9 +68,10 @@ def report(options: Options, solved: Sequence[Solved], lines: int | None = LINES
     console = Console()
     for s in solved:
         console.print(_problem(s, lines))
-    known = [s for s in solved if s.problem is not None]
+    known = [s for s in solved if s.truth is not None]
     scored = any(s.result.counts.prm_tokens for s in solved)
-    console.print(_legend(known=bool(known), scored=scored))
+    checked = any(s.problem is not None for s in solved)
+    console.print(_legend(known=checked, scored=scored))
     if known:
         console.print(_summary(options, known))
 
@@ -83,8 +85,8 @@ def _problem(s: Solved, lines: int | None) -> Group:
         steps = fold(steps, lines)
     title = "question" if s.index is None else f"orchard, {SPLIT} problem {s.index}"
     answer = Text().append("answer ", "dim").append_text(_answer(result.answer, s.correct(result)))
-    if s.problem is not None:
-        answer.append("   truth ", "dim").append(s.problem.answer, "bold")
+    if s.truth is not None:
+        answer.append("   truth ", "dim").append(s.truth, "bold")
     if s.single is not None:
         answer.append("   one sample says ", "dim")
         answer.append_text(_answer(s.single.answer, s.correct(s.single)))

@@ -1,59 +1,27 @@
 """`pfjax solve` without the terminal: problems, search, one sample to compare with, JSON."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import pfjax
-from pfjax.search import methods
+from pfjax import models
+from pfjax.cli.request import NO_PRM, SINGLE, Asked, Options
+from pfjax.search.loading import AUTO, own_prompt
 from pfjax.search.result import Result
+from pfjax.settings.meshes import parse_mesh
 from pfjax.tasks.grading import same_answer
 from pfjax.tasks.orchard import Problem, check_steps, generate
+from pfjax.tasks.task import BLANK_LINE
 
 SPLIT = "test"
-SINGLE = "sample"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line asks for; `particles` None means 16, or 1 for the method "sample"."""
-
-    policy: str
-    prm: str
-    method: str
-    particles: int | None
-    seed: int
-    num_problems: int
-    temperature: float
-    tau: float
-
-    def checked(self) -> "Options":
-        """Itself with the particles filled in; ValueError for what no model is needed to refuse."""
-        methods.find(self.method)
-        particles = self.particles
-        if particles is None:
-            particles = 1 if self.method == SINGLE else 16
-        if self.method == SINGLE and particles != 1:
-            raise ValueError(
-                f"particles is {particles}, but the method 'sample' draws one; "
-                "use --method majority."
-            )
-        for name, value in (("temperature", self.temperature), ("tau", self.tau)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}, wanted a number above 0.")
-        if not 0 <= self.seed < 1 << 32:
-            raise ValueError(f"seed is {self.seed}, wanted 0 to {(1 << 32) - 1}.")
-        if not 1 <= self.num_problems <= 10_000:
-            raise ValueError(f"num-problems is {self.num_problems}, wanted 1 to 10000.")
-        return replace(self, particles=particles)
 
 
 @dataclass(frozen=True)
 class Solved:
     """A question, what the search says and what one sample says, None where that is the search.
 
-    `problem` holds the truth of a built-in problem, `index` its number.
+    `problem` is a built-in problem, `index` its number; `truth` is None where it is not known.
     """
 
     question: str
@@ -61,12 +29,13 @@ class Solved:
     single: Result | None = None
     problem: Problem | None = None
     index: int | None = None
+    truth: str | None = None
 
     def correct(self, result: Result | None) -> bool | None:
         """Whether a result's answer is the truth; None if there is none."""
-        if self.problem is None or result is None:
+        if self.truth is None or result is None:
             return None
-        return same_answer(result.answer, self.problem.answer)
+        return same_answer(result.answer, self.truth)
 
     @property
     def right(self) -> list[bool] | None:
@@ -88,49 +57,101 @@ class Solved:
             "text": self.single.solution.text,
             "counts": vars(self.single.counts),
         }
-        truth = self.problem and self.problem.answer
-        head = {"index": self.index, "truth": truth, "correct": self.correct(self.result)}
+        head = {"index": self.index, "truth": self.truth, "correct": self.correct(self.result)}
         return head | {"single": single} | fields
 
 
-def run(question: str | None, options: Options, report: Callable[[str], None]) -> list[Solved]:
-    """Solves the question, or built-in problems, in one batch; `report` gets a line a stage."""
-    found = methods.find(options.method)
-    report("loading models")
+def prepared(options: Options) -> tuple[pfjax.Solver, str]:
+    """The solver, and the method where none was asked for."""
+    mesh = options.mesh and models.make_mesh(*parse_mesh(options.mesh))
+    prm = None if options.prm == "none" else options.prm
+    if options.prm_kind is not None:
+        how = {"dtype": options.dtype, "weight_format": options.weight_format, "mesh": mesh}
+        prm = models.load_prm(options.prm, kind=models.PRM_KINDS[options.prm_kind], **how)
     solver = pfjax.load(
         options.policy,
-        options.prm if found.uses_prm else None,
-        sampling=pfjax.Sampling(options.temperature),
+        prm if options.method not in (NO_PRM, SINGLE) else None,
+        sampling=options.sampling,
+        budget=options.budget,
         tau=options.tau,
+        dtype=options.dtype,
+        mesh=mesh or None,
+        execution=options.execution,
+    )
+    method = options.method or ("pf" if solver.prm is not None else NO_PRM)
+    assert solver.task.prompt is not None
+    task = pfjax.Task(
+        prompt=_prompt(options, solver.task.prompt),
+        delimiter=options.delimiter or BLANK_LINE,
+        stop=options.stop or None,
+    )
+    return replace(solver, task=task), method
+
+
+def run(
+    asked: Sequence[Asked], options: Options, report: Callable[[str], None]
+) -> tuple[Options, list[Solved]]:
+    """Solves the questions, or built-in problems, in one batch; `report` gets a line a stage.
+
+    The options come back with the method that was used.
+    """
+    report("loading models")
+    solver, used = prepared(options)
+    prm = "embedded:prm" if options.prm == AUTO else options.prm
+    options = replace(
+        options,
+        method=used,
+        prm="none" if solver.prm is None else prm,
+        sampling=solver.sampling,
+        budget=solver.budget,
     )
     first = options.seed * options.num_problems
     indices = [first + j for j in range(options.num_problems)]
-    problems = [generate(i, SPLIT) for i in indices]
-    questions = [p.question for p in problems] if question is None else [question]
+    problems = [] if asked else [generate(i, SPLIT) for i in indices]
+    questions = [a.question for a in asked] or [p.question for p in problems]
+    ids = [a.question if a.id is None else a.id for a in asked] or None
 
     def solve(method: str, particles: int, what: str) -> list[Result]:
         def progress(done: int, total: int) -> None:
             report(f"{what}, {done} of {total} problems")
 
         report(what)
-        found = solver.solve(questions, particles, options.seed, method=method, progress=progress)
+        found = solver.solve(
+            questions, particles, options.seed, method=method, ids=ids, progress=progress
+        )
         return cast(list[Result], found)
 
     assert options.particles is not None
-    results = solve(options.method, options.particles, "compiling and solving")
-    singles: list[Result | None] = [None] * len(results)
-    if options.method != SINGLE:
-        singles = list(solve(SINGLE, 1, "drawing one sample"))
-    if question is not None:
-        return [Solved(question, results[0], singles[0])]
-    rows = zip(questions, results, singles, problems, indices, strict=True)
-    return [Solved(*row) for row in rows]
+    results = solve(used, options.particles, "compiling and solving")
+    singles: Sequence[Result | None] = [None] * len(results)
+    if used != SINGLE:
+        singles = solve(SINGLE, 1, "drawing one sample")
+    rows = zip(questions, results, singles, strict=True)
+    if asked:
+        return options, [Solved(*row, truth=a.truth) for row, a in zip(rows, asked, strict=True)]
+    known = zip(rows, problems, indices, strict=True)
+    return options, [
+        Solved(*row, problem=problem, index=i, truth=problem.answer) for row, problem, i in known
+    ]
+
+
+def prompt_of(options: Options, question: str) -> str:
+    """What the policy reads; its weights are not."""
+    tokenizer, prompt = own_prompt(options.policy)
+    return _prompt(options, prompt).text(tokenizer, question)
+
+
+def _prompt(options: Options, prompt: models.Prompt) -> models.Prompt:
+    """The policy's own prompt with what the options say otherwise."""
+    given = {"system": options.system, "user": options.user, "template": options.template}
+    changed = {name: value for name, value in given.items() if value is not None}
+    return replace(prompt, arguments={**prompt.arguments, **options.arguments}, **changed)
 
 
 def document(options: Options, solved: list[Solved]) -> dict:
     """The JSON of `pfjax solve --json`."""
     every = [s.result.counts for s in solved] + [s.single.counts for s in solved if s.single]
-    known = [s for s in solved if s.problem is not None]
+    known = [s for s in solved if s.truth is not None]
     summary = {
         "problems": len(solved),
         "solved": sum(bool(s.correct(s.result)) for s in known) if known else None,
@@ -141,4 +162,8 @@ def document(options: Options, solved: list[Solved]) -> dict:
         "prm_tokens": sum(c.prm_tokens for c in every),
         "seconds": sum(c.seconds for c in every),
     }
-    return vars(options) | {"summary": summary, "problems": [s.to_dict() for s in solved]}
+    names = "policy", "method", "particles", "seed", "num_problems", "tau"
+    used = {name: getattr(options, name) for name in names}
+    used["prm"] = None if options.prm == "none" else options.prm
+    used |= {"sampling": options.sampling._asdict(), "budget": options.budget._asdict()}
+    return used | {"summary": summary, "problems": [s.to_dict() for s in solved]}

@@ -14,6 +14,7 @@ from pfjax.plan.weights import Model, replicated
 from pfjax.reasoning.foreign import AROUND
 from pfjax.settings.budget import Budget
 from pfjax.settings.execution import KV_FORMATS
+from pfjax.settings.meshes import parse_mesh
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -119,14 +120,6 @@ def make_plan(request: Request) -> Plan:
         advice=None if setup.fits else advice.advise(setup),
         notes=_notes(setup, asked is None),
     )
-
-
-def parse_mesh(text: str) -> tuple[int, int]:
-    """(problem axis, model axis) of a text such as "1x4"; ValueError for another form."""
-    found = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", text.strip())
-    if found is None:
-        raise ValueError(f"mesh is {text!r}, wanted PROBLEMxMODEL devices such as 1x4.")
-    return int(found[1]), int(found[2])
 
 
 def _budget(request: Request, generation: dict) -> Budget:

@@ -73,7 +73,7 @@ def blank_line() -> np.ndarray:
 def any_of(patterns: Sequence[str]) -> np.ndarray:
     """Transitions that end as soon as one of the patterns is seen; of none, that never end."""
     parts = [blank_line() if p == BLANK_LINE else kmp(p.encode()) for p in patterns]
-    begin = (0,) * len(parts)
+    begin: tuple[int, ...] = (0,) * len(parts)
     numbers, waiting, rows = {begin: 0}, [begin], {}
     while waiting:
         states = waiting.pop()

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pfjax import models
+from pfjax.models._files import read_object
 from pfjax.search.rewards import Named, opened
 from pfjax.search.solver import Solver
 from pfjax.settings.budget import Budget
@@ -66,7 +67,10 @@ def load(
     if isinstance(policy, models.Policy):
         loaded, own = policy, False
     else:
-        loaded, own = models.load_policy(resolve(policy), **how()), resolve(policy).parent == EMBEDDED
+        loaded, own = (
+            models.load_policy(resolve(policy), **how()),
+            resolve(policy).parent == EMBEDDED,
+        )
     if isinstance(prm, str) and prm == AUTO:
         prm = "embedded:prm" if own else None
     if isinstance(prm, str) and prm == SELF:
@@ -77,6 +81,14 @@ def load(
     if prm is not None:
         reward = opened(prm, lambda folder: models.load_prm(resolve(folder), **how()))
     return Solver(loaded, reward, sampling, budget, tau, mesh, execution, task)
+
+
+def own_prompt(policy: str | Path) -> tuple[models.Tokenizer, models.Prompt]:
+    """A policy's tokenizer and its own prompt; no weights are read."""
+    folder = resolve(policy)
+    tokenizer, path = models.Tokenizer.from_folder(folder), folder / "generation_config.json"
+    generation = read_object(path) if path.exists() else {}
+    return tokenizer, models.default_prompt(tokenizer, generation.get("pfjax_prompt"))
 
 
 def require_mesh(mesh: object) -> None:

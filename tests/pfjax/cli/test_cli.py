@@ -113,7 +113,7 @@ def test_unknown_architecture(damaged):
         (["--method", "magic"], "weighted-best-of-n"),
         (["--policy", "embedded:huge"], "embedded:large"),
         (["--prm", "embedded:small"], "without a reward head"),
-        (["--temperature", "0"], "temperature"),
+        (["--temperature", "-1"], "temperature"),
         (["--tau", "nan"], "tau"),
         (["--seed", "-1"], "seed"),
         (["--num-problems", "0"], "num-problems"),
