@@ -7,6 +7,7 @@ from typing import cast
 import pfjax
 from pfjax import models
 from pfjax.cli.request import NO_PRM, SINGLE, Asked, Options
+from pfjax.models.formats import PRM_KINDS
 from pfjax.search.loading import AUTO, own_prompt
 from pfjax.search.result import Result
 from pfjax.settings.meshes import parse_mesh
@@ -67,7 +68,7 @@ def prepared(options: Options) -> tuple[pfjax.Solver, str]:
     prm = None if options.prm == "none" else options.prm
     if options.prm_kind is not None:
         how = {"dtype": options.dtype, "weight_format": options.weight_format, "mesh": mesh}
-        prm = models.load_prm(options.prm, kind=models.PRM_KINDS[options.prm_kind], **how)
+        prm = models.load_prm(options.prm, kind=PRM_KINDS[options.prm_kind], **how)
     solver = pfjax.load(
         options.policy,
         prm if options.method not in (NO_PRM, SINGLE) else None,

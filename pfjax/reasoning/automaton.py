@@ -74,7 +74,9 @@ def any_of(patterns: Sequence[str]) -> np.ndarray:
     """Transitions that end as soon as one of the patterns is seen; of none, that never end."""
     parts = [blank_line() if p == BLANK_LINE else kmp(p.encode()) for p in patterns]
     begin: tuple[int, ...] = (0,) * len(parts)
-    numbers, waiting, rows = {begin: 0}, [begin], {}
+    numbers: dict[tuple[int, ...], int] = {begin: 0}
+    waiting: list[tuple[int, ...]] = [begin]
+    rows: dict[tuple[int, ...], np.ndarray] = {}
     while waiting:
         states = waiting.pop()
         rows[states] = np.zeros(256, np.int32)

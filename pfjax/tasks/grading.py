@@ -1,47 +1,84 @@
-"""Answers: the last \\boxed{} of a solution, and when two answers are the same.
+"""Answers: whether one is the truth, and which of many are the same, for votes."""
 
-Two answers are the same when their normal forms are: blanks, `$`, a trailing full stop, thousands
-commas and \\text{} go, and integers, decimals and plain fractions are compared as exact rationals.
-"""
-
-import re
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-_OPEN = "\\boxed{"
+from pfjax.settings.words import one_line
+from pfjax.tasks.canonical import normal_form as normal_form
+from pfjax.tasks.canonical import number
+from pfjax.tasks.extraction import extract_answer as extract_answer
+
+Equal = Callable[[str, str], bool]
+Truth = str | int | float | Fraction
 
 
-def extract_answer(text: str) -> str | None:
-    r"""The content of the last closed \boxed{} with balanced braces, or None.
+def same_answer(answer: str | None, truth: Truth, equal: Equal | None = None) -> bool:
+    r"""Whether a given answer is the truth; a missing answer never is.
 
-    >>> extract_answer(r"so \boxed{\frac{1}{2}}.")
-    '\\frac{1}{2}'
+    By their canonical forms, then, if given, by `equal(answer, truth)`, such as a `Grader`.
+
+    >>> same_answer("27", 27.0), same_answer(r"\dfrac{1}{2}", "0.5"), same_answer("1,234,567", "1234567")
+    (True, True, True)
     """
-    start = text.rfind(_OPEN)
-    while start >= 0:
-        depth, begin = 1, start + len(_OPEN)
-        for i in range(begin, len(text)):
-            depth += (text[i] == "{") - (text[i] == "}")
-            if depth == 0:
-                return text[begin:i].strip()
-        start = text.rfind(_OPEN, 0, start)
-    return None
+    if answer is None:
+        return False
+    text = _text(truth)
+    form = normal_form(text)
+    if normal_form(answer) == form:
+        return True
+    # 1,234,567 is several numbers in itself, and one where the truth is one.
+    given = number(answer)
+    if given is not None and str(given) == form:
+        return True
+    return equal is not None and _equal(equal, answer, text)
 
 
-def normal_form(answer: str) -> str:
-    r"""The text that stands for all ways to write an answer.
+def vote_keys(answers: Sequence[str | None], equal: Equal | None = None) -> list[str | None]:
+    """For each answer the text that its votes count for: the canonical form, None for no answer.
 
-    >>> normal_form("1,200.50"), normal_form(r"\frac{2}{4}"), normal_form("007")
-    ('2401/2', '1/2', '7')
+    Forms that `equal` calls the same, or that are the same as a third, count together, for the form that
+    comes first in the alphabet, so that the order of answers does not matter.
+
+    >>> vote_keys(["1/2", r"\\frac12", None, "2"])
+    ['1/2', '1/2', None, '2']
     """
-    text = re.sub(r"\\text\{([^{}]*)\}", r"\1", answer).replace("\\!", "").replace("$", "")
-    text = re.sub(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", text)
-    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", re.sub(r"\s+", "", text)).rstrip(".")
-    if re.fullmatch(r"[-+]?(\d+(\.\d*)?|\.\d+)(/\d+)?", text) and not re.search(r"/0+$", text):
-        head, _, tail = text.partition("/")
-        return str(Fraction(head) / Fraction(tail or "1"))
-    return text
+    forms = [None if answer is None else normal_form(answer) or None for answer in answers]
+    if equal is None:
+        return list(forms)
+    said: dict[str, str] = {}
+    for form, answer in zip(forms, answers, strict=True):
+        if form is not None and answer is not None:
+            said[form] = min(said.get(form, answer), answer)
+    leader = {form: form for form in sorted(said)}
+    for i, a in enumerate(leader):
+        for b in list(leader)[:i]:
+            if leader[a] != leader[b] and _may_be(a, b) and _equal(equal, said[a], said[b]):
+                old, new = sorted((leader[a], leader[b]), reverse=True)
+                leader = {k: new if v == old else v for k, v in leader.items()}
+    return [None if form is None else leader[form] for form in forms]
 
 
-def same_answer(answer: str | None, truth: str) -> bool:
-    """Whether a given answer is the truth; a missing answer never is."""
-    return answer is not None and normal_form(answer) == normal_form(truth)
+def _may_be(a: str, b: str) -> bool:
+    """Two numbers are the same only if their forms are."""
+    return number(a) is None or number(b) is None
+
+
+def _equal(equal: Equal, a: str, b: str) -> bool:
+    try:
+        return bool(equal(a, b))
+    except Exception as error:
+        name = getattr(equal, "__name__", type(equal).__name__)
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(
+            f"equal: {name}({one_line(repr(a), 60)}, {one_line(repr(b), 60)}) raised {what}; mend it, or "
+            "return False there."
+        ) from error
+
+
+def _text(truth: Truth) -> str:
+    if isinstance(truth, str):
+        return truth
+    try:
+        return str(Fraction(truth))
+    except (TypeError, ValueError, OverflowError):
+        return str(truth)

@@ -1,0 +1,264 @@
+r"""One form for all ways to write an answer, without a computer algebra system: what votes are counted by.
+
+    18   \$18   18\text{ dollars}   018.0   x=18        ->  18
+    \frac12   \dfrac{2}{4}   0.5   1/2                   ->  1/2
+    2, 1      1 and 2      \{1, 2\}                      ->  1, 2      a set: the order does not count
+    (2, 1)    \left(2,1\right)                           ->  (2, 1)    a point: it does
+
+Numbers are exact rationals. 1,234 is a number, "1, 234", (1,234) and 100,200,300 are several. Units and the
+signs of per cent, degrees and currencies go. What differs in form alone (2\pi/4 and \pi/2) stays different
+here; `grader.py` compares such answers. Never raises; texts of more than `LONGEST` characters stay as they are.
+"""
+
+import re
+import unicodedata
+from fractions import Fraction
+
+LONGEST, DEEPEST, DIGITS = 400, 8, 60
+
+_SIGNS = str.maketrans(
+    {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00b0": "", "\u221e": "inf ", "\u03c0": "pi "}
+)
+_PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,50})")
+_GONE = re.compile(
+    r"\\(?:left|right|displaystyle|limits|[bB]igg?[lrm]?)(?![A-Za-z])|\\[!()\[\]]|\$|\\\$|[\u20ac\u00a3]"
+    r"|\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\\?%"
+)
+_THIN = re.compile(r"(?<=[0-9])(?:\{,\}|\\,|\\!,?)(?=[0-9]{3})")
+_SPACE = re.compile(r"\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s+")
+_STYLED = re.compile(
+    r"\\(?:text|mathrm|textbf|textit|mathbf|mbox|textrm|operatorname|rm|bf)\s*\{([^{}]*)\}"
+)
+_FRAC = re.compile(r"\\[dtc]?frac(?![A-Za-z])\s*")
+_NAMED = re.compile(
+    r"\\(sqrt|pi|infty|cdot|times|div|pm|cup|cap|ln|log|sin|cos|tan|le|ge|leq|geq)(?![A-Za-z])"
+)
+_NAMES = {
+    "infty": "inf",
+    "cdot": "*",
+    "times": "*",
+    "div": "/",
+    "leq": "<=",
+    "le": "<=",
+    "geq": ">=",
+    "ge": ">=",
+}
+_VARIABLE = re.compile(
+    r"^(?:[A-Za-z](?:_\{?\w\}?)?|\([a-z](?: ?, ?[a-z])+\)|[Aa]nswer) ?= ?(?=[^=]+$)"
+)
+_UNIT = re.compile(
+    r"^([-+]?[0-9][0-9.,/ ]*?) ?([A-Za-z]{2,}(?:[ /][A-Za-z]+)*\.?(?: ?\^ ?\{?[23]\}?)?)$"
+)
+_NO_UNIT = {"am", "pm", "pi", "sqrt", "and", "or", "to", "in base", "inf", "mod", "ln", "log", "sin", "cos", "tan", "choose", "base"}  # fmt: skip
+_MANY = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})(?:\.[0-9]+)?")
+_ALL_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_NUMBER = re.compile(
+    r"([-+]?)\(?([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))\)?(?:/\(?([-+]?[0-9]+(?:\.[0-9]+)?)\)?)?"
+)
+_MIXED = re.compile(r"([-+]?)([0-9]+) ([0-9]+)/([0-9]+)")
+_POWER = re.compile(
+    r"([-+]?[0-9]+(?:\.[0-9]+)?)(?: ?\* ?10 ?\^ ?[({]?([-+]?[0-9]{1,3})[)}]?|[eE]([-+]?[0-9]{1,3}))"
+)
+_AND = re.compile(r" ?(?:,| |^)(?: ?and | ?or )|;")
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
+
+
+def normal_form(answer: str) -> str:
+    r"""The text that stands for all ways to write an answer.
+
+    >>> normal_form("1,200.50"), normal_form(r"\frac{2}{4}"), normal_form(r"18\text{ dollars}")
+    ('2401/2', '1/2', '18')
+    """
+    text = answer if isinstance(answer, str) else str(answer)
+    text = text.strip()
+    if _PLAIN.fullmatch(text) and text != "-0":
+        return text
+    if len(text) > LONGEST:
+        return text
+    before = None
+    for _ in range(DEEPEST):  # forms settle at once but for odd ones
+        if text == before:
+            break
+        before, text = text, _form(_plain(text), 0)
+    return text
+
+
+def number(answer: str) -> Fraction | None:
+    """The number that a text is, thousands in groups too; None if it is none.
+
+    >>> number("1,234,567"), number("0.50")
+    (Fraction(1234567, 1), Fraction(1, 2))
+    """
+    text = _plain(answer.strip()) if len(answer) <= LONGEST else ""
+    return _number(text.replace(",", "") if _ALL_GROUPED.fullmatch(text) else text)
+
+
+def _plain(text: str) -> str:
+    """Without marks that mean nothing, and with one way to write fractions, roots and names."""
+    text = unicodedata.normalize("NFKC", text.translate(_SIGNS))
+    text = _THIN.sub("", text)
+    text = text.replace("\\{", "{").replace("\\}", "}") if "\\{" in text else text
+    text = _GONE.sub("", text)
+    text = _SPACE.sub(" ", text)
+    if "\\" in text:
+        for _ in range(3):
+            text, styled = _STYLED.subn(r" \1 ", text)
+            if not styled:
+                break
+        text = _fractions(_roots(text))
+        text = _NAMED.sub(lambda m: f" {_NAMES.get(m[1], m[1])} ", text)
+    text = " ".join(text.split()).rstrip(".").strip()
+    text = re.sub(r"\^ ?\{([^{}]{1,40})\}", lambda m: f"^{_grouped(m[1])}", text)
+    return _VARIABLE.sub("", text)
+
+
+def _fractions(text: str) -> str:
+    r"""\frac{a}{b}, \frac12 and \frac a b as a/b; behind a whole number as a mixed one."""
+    for _ in range(DEEPEST):
+        found = list(_FRAC.finditer(text))
+        if not found:
+            break
+        start, at = found[-1].span()  # the last has no other inside
+        top, at = _argument(text, at)
+        bottom, at = _argument(text, at)
+        if top is None or bottom is None:
+            break
+        whole = re.search(r"(?<![0-9.^/*])[0-9]+ ?$", text[:start])
+        mixed = whole and top.isdigit() and bottom.isdigit()
+        value = f"{_grouped(top)}/{_grouped(bottom)}"
+        rest = text[at:]
+        joined = rest[:1].isalnum() or rest[:1] in ("(", "\\")
+        value = (
+            f"({value})" if joined or (start and text[start - 1].isalnum() and not mixed) else value
+        )
+        text = f"{text[:start]}{' ' if mixed else ''}{value}{rest}"
+    return text
+
+
+def _roots(text: str) -> str:
+    r"""\sqrt3 and \sqrt{3} as sqrt(3)."""
+    for _ in range(DEEPEST):
+        found = re.search(r"\\sqrt(?![A-Za-z])\s*(?=[^\[\s])", text)
+        if not found:
+            break
+        inside, at = _argument(text, found.end())
+        if inside is None:
+            break
+        text = f"{text[: found.start()]}sqrt({inside.strip()}){text[at:]}"
+    return text
+
+
+def _argument(text: str, at: int) -> tuple[str | None, int]:
+    """What a command of TeX takes at a place, and where that ends."""
+    while text[at : at + 1] == " ":
+        at += 1
+    if text[at : at + 1] != "{":
+        name = re.match(r"\\[A-Za-z]+|[^\s{}\\]", text[at:])
+        return (name[0], at + len(name[0])) if name else (None, at)
+    depth = 0
+    for i in range(at, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if not depth:
+            return text[at + 1 : i].strip(), i + 1
+    return None, at
+
+
+def _grouped(text: str) -> str:
+    """In parentheses, unless it is one thing."""
+    text = text.strip()
+    one = re.fullmatch(r"[-+]?[0-9.]+|[A-Za-z]|\\?[A-Za-z]+|sqrt\([^()]*\)", text)
+    return text if one else f"({text})"
+
+
+def _form(text: str, depth: int) -> str:
+    """The form of one answer, or of several."""
+    text = text.strip()
+    if depth > DEEPEST or not text:
+        return text
+    if _GROUPED.fullmatch(text):
+        text = text.replace(",", "")
+    value = _number(text)
+    if value is not None:
+        return str(value)
+    parts = _split(_AND.sub(", ", text))
+    if len(parts) > 1 and all(parts):
+        return ", ".join(sorted({_form(_VARIABLE.sub("", part), depth + 1) for part in parts}))
+    close = _PAIRS.get(text[0])
+    if close and _spans(text) and text[-1] in ")]}":
+        inner = _split(text[1:-1])
+        if text[0] == "{" and text[-1] == "}":
+            return _form(text[1:-1], depth + 1)
+        if len(inner) > 1 and all(inner):
+            forms = ", ".join(_form(part, depth + 1) for part in inner)
+            return f"{text[0]}{forms}{text[-1]}"
+        if re.fullmatch(r"\([A-Za-z]\)", text):
+            return text[1]
+    plus_minus = re.fullmatch(r"pm ?(.+)", text)
+    if plus_minus:
+        return _form(f"-{plus_minus[1].strip()}, {plus_minus[1]}", depth + 1)
+    return _words(text)
+
+
+def _words(text: str) -> str:
+    """A number with a unit is the number; words are in small letters; other texts lose their blanks."""
+    unit = _UNIT.match(text)
+    if unit and not _NO_UNIT & {unit[2].lower(), *unit[2].lower().split()}:
+        many = _MANY.get(unit[2].lower().split()[0])
+        value = number(unit[1])
+        if value is not None:
+            return str(value * 10**many) if many else str(value)
+    if re.fullmatch(r"[A-Za-z]{2,}(?:[ '-][A-Za-z]+)*", text):
+        return text.lower()
+    text = re.sub(r"\s+", "", text)
+    text = re.sub(r"\^([0-9]+)", r"^\1", text)
+    return re.sub(r"(?<=[0-9A-Za-z)])\*(?=[A-Za-z(])", "", text)
+
+
+def _number(text: str) -> Fraction | None:
+    if not text or len(text) > DIGITS * 2 or not any("0" <= c <= "9" for c in text):
+        return None
+    mixed = _MIXED.fullmatch(text)
+    if mixed:
+        sign, whole, top, bottom = mixed.groups()
+        if not int(bottom):
+            return None
+        value = int(whole) + Fraction(int(top), int(bottom))
+        return -value if sign == "-" else value
+    power = _POWER.fullmatch(text)
+    if power:
+        return Fraction(power[1]) * Fraction(10) ** int(power[2] or power[3])
+    found = _NUMBER.fullmatch(text.replace(" ", "") if "/" in text else text)
+    if not found:
+        return None
+    sign, top, bottom = found.groups()
+    if bottom is not None and not Fraction(bottom):
+        return None
+    value = Fraction(top) / Fraction(bottom or "1")
+    return -value if sign == "-" else value
+
+
+def _split(text: str) -> list[str]:
+    """At the commas outside all brackets."""
+    if "," not in text:
+        return [text]
+    parts, depth, start = [], 0, 0
+    for i, c in enumerate(text):
+        if c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == "," and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    return [*parts, text[start:].strip()]
+
+
+def _spans(text: str) -> bool:
+    """Whether the first bracket closes at the end."""
+    depth = 0
+    for i, c in enumerate(text):
+        depth += (c in "([{") - (c in ")]}")
+        if depth == 0:
+            return i == len(text) - 1
+    return False

@@ -1,0 +1,113 @@
+r"""Where the answer stands in a solution: rules from a text to the text of an answer, or None.
+
+    last_box      \boxed{18}, \boxed 18, \fbox{18}: the last one with something in it
+    every_box     all of them, "1, 2"
+    hashes        #### 18                                   (GSM8K)
+    answer_is     The answer is 18.     Answer: 18
+    last_number   … 18 …
+
+`first_of(a, b)` takes what a finds, else what b finds. Every rule takes linear time and none raises.
+"""
+
+import re
+from collections.abc import Callable
+
+Rule = Callable[[str], str | None]
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
+_BARE = re.compile(r"[-+]?[^\s{}$\\,.;:!?]+(?:[.,/][0-9]+)*")
+_HASHES = re.compile(r"####[ \t]*([^\n#]+)")
+_IS = re.compile(r"\banswers?[ \t]*(?:is|are|:|=)[ \t*:]*([^\n]+)", re.IGNORECASE)
+_END = re.compile(r"(?<![0-9])\.(?=\s|$)|\.(?=\s+[A-Z]|\s*$)|(?<=\$)[ \t]+(?=[a-z])")
+_NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+)?")
+
+
+def last_box(text: str) -> str | None:
+    r"""The content of the last box that is closed and has something in it.
+
+    >>> last_box(r"so \boxed{\frac{1}{2}}, not \boxed{}."), last_box(r"\boxed 5.")
+    ('\\frac{1}{2}', '5')
+    """
+    found = _boxes(text)
+    return found[-1] if found else None
+
+
+def every_box(text: str) -> str | None:
+    r"""All boxes, each once, as a list.
+
+    >>> every_box(r"\boxed{1} or \boxed{2}, so \boxed{1}")
+    '1, 2'
+    """
+    return ", ".join(dict.fromkeys(_boxes(text))) or None
+
+
+def hashes(text: str) -> str | None:
+    """What stands behind the last ####.
+
+    >>> hashes("3 + 15 = 18\\n#### 18")
+    '18'
+    """
+    found = _HASHES.findall(text)
+    return found[-1].strip() or None if found else None
+
+
+def answer_is(text: str) -> str | None:
+    """What is said to be the answer, to the end of the sentence; the last time it is said.
+
+    >>> answer_is("So the answer is $18. Done."), answer_is("**Answer:** 2.5 apples")
+    ('$18', '2.5 apples')
+    """
+    found = _IS.findall(text)
+    if not found:
+        return None
+    said = _END.split(found[-1], maxsplit=1)[0]
+    return said.strip(" \t*:").rstrip(".") or None
+
+
+def last_number(text: str) -> str | None:
+    """The last number.
+
+    >>> last_number("12 of 1,200.50 apples")
+    '1,200.50'
+    """
+    found = [m[0] for m in _NUMBER.finditer(text) if any("0" <= c <= "9" for c in m[0])]
+    return found[-1] if found else None
+
+
+def first_of(*rules: Rule) -> Rule:
+    """The first answer that one of the rules finds."""
+
+    def rule(text: str) -> str | None:
+        return next((found for found in (r(text) for r in rules) if found is not None), None)
+
+    return rule
+
+
+extract_answer = first_of(last_box, hashes, answer_is)
+
+
+def _boxes(text: str) -> list[str]:
+    """Contents of the closed boxes that are not empty, in the order in which they open."""
+    closing, found = None, []
+    for box in _BOX.finditer(text):
+        begin = box.end()
+        if text[begin : begin + 1] == "{":
+            closing = _closing(text) if closing is None else closing
+            content = text[begin + 1 : closing[begin]] if begin in closing else ""
+        else:
+            bare = _BARE.match(text, begin)
+            content = bare[0] if bare else ""
+        if content.strip():
+            found.append(content.strip())
+    return found
+
+
+def _closing(text: str) -> dict[int, int]:
+    """Where each brace that is closed is closed."""
+    stack, found = [], {}
+    for brace in re.finditer(r"[{}]", text):
+        if brace[0] == "{":
+            stack.append(brace.start())
+        elif stack:
+            found[stack.pop()] = brace.start()
+    return found
