@@ -5,10 +5,10 @@ A file leaves out what equals its family's default in transformers, so the defau
 """
 
 from collections.abc import Callable
-from math import log, sqrt
+from math import sqrt
 
+from pfjax.models._rope_fields import positions, read_rope
 from pfjax.models.config import CheckpointError, DecoderConfig
-from pfjax.models.rope import Rope
 
 FAMILIES = {
     "Qwen2ForCausalLM": "qwen2",
@@ -55,6 +55,7 @@ def _sizes(raw: dict) -> dict:
     heads, hidden = int(raw["num_attention_heads"]), int(raw["hidden_size"])
     if heads < 1:
         raise CheckpointError(f"config.json: num_heads is {heads}, wanted >= 1; correct it.")
+    rope = read_rope(raw, raw.get("rope_parameters") or raw.get("rope_scaling"))
     return dict(
         vocab_size=int(raw["vocab_size"]),
         hidden_size=hidden,
@@ -63,8 +64,8 @@ def _sizes(raw: dict) -> dict:
         num_heads=heads,
         num_kv_heads=int(raw.get("num_key_value_heads") or heads),
         head_dim=int(raw.get("head_dim") or hidden // heads),
-        max_positions=int(raw.get("max_position_embeddings", 32768)),
-        rope=_rope(raw, raw.get("rope_parameters") or raw.get("rope_scaling")),
+        max_positions=positions(raw, rope),
+        rope=rope,
         rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
         tie_embeddings=bool(raw.get("tie_word_embeddings", False)),
         activation=_activation(raw.get("hidden_act", "silu")),
@@ -73,54 +74,6 @@ def _sizes(raw: dict) -> dict:
 
 def _activation(name: str) -> str:
     return _ACTIVATIONS.get(name, name)
-
-
-def _rope(raw: dict, scaling: object, theta: float = 10000.0) -> Rope:
-    """One set of rotary parameters; `theta` where neither place gives it."""
-    if not isinstance(scaling or {}, dict):
-        raise CheckpointError(f"config.json: rope_parameters is {scaling!r}, wanted an object.")
-    fields: dict = scaling or {}  # pyright: ignore[reportAssignmentType]
-    kind = fields.get("rope_type", fields.get("type")) or "default"
-    kind = "longrope" if kind == "su" else kind
-    original = fields.get(
-        "original_max_position_embeddings", raw.get("original_max_position_embeddings")
-    )
-    fraction = fields.get("partial_rotary_factor", raw.get("partial_rotary_factor"))
-    rope = dict(
-        theta=float(fields.get("rope_theta", raw.get("rope_theta") or theta)),
-        kind=kind,
-        fraction=1.0 if fraction is None else float(fraction),
-    )
-    if kind in ("linear", "llama3"):
-        rope |= dict(factor=float(fields["factor"]))
-    if kind == "llama3":
-        rope |= dict(
-            low_frequency=float(fields["low_freq_factor"]),
-            high_frequency=float(fields["high_freq_factor"]),
-            original_positions=int(fields["original_max_position_embeddings"]),
-        )
-    if kind == "longrope":
-        positions = int(raw.get("max_position_embeddings", 4096))
-        original = positions if original is None else int(original)
-        rope |= dict(
-            short=tuple(map(float, fields["short_factor"])),
-            long=tuple(map(float, fields["long_factor"])),
-            original_positions=original,
-            attention_factor=_longrope_attention(fields, positions, original),
-        )
-    return Rope(**rope)
-
-
-def _longrope_attention(fields: dict, positions: int, original: int) -> float:
-    given = fields.get("attention_factor")
-    if given is not None:
-        return float(given)
-    if original < 2:
-        raise CheckpointError(
-            "config.json: longrope needs original_max_position_embeddings >= 2; correct it."
-        )
-    factor = float(fields.get("factor") or positions / original)
-    return sqrt(1 + log(factor) / log(original)) if factor > 1 else 1.0
 
 
 def _windows(raw: dict, window: object, is_sliding: Callable[[int], bool]) -> dict:
@@ -229,8 +182,8 @@ def _gemma3(raw: dict) -> dict:
     windows = _windows(raw, raw.get("sliding_window", 4096), lambda i: (i + 1) % period != 0)
     return _gemma(raw) | windows | dict(
         qk_norm=True,
-        rope=_rope(raw, whole, 1_000_000.0),
-        local_rope=_rope({}, local, base),
+        rope=read_rope(raw, whole, 1_000_000.0),
+        local_rope=read_rope({}, local, base),
         logit_softcap=_optional(raw.get("final_logit_softcapping")),
     )  # fmt: skip
 

@@ -1,14 +1,14 @@
 """A DecoderConfig to the config.json fields that transformers (4 and 5) needs to rebuild it."""
 
+from pfjax.models._rope_fields import write_rope
 from pfjax.models.config import DecoderConfig
-from pfjax.models.rope import Rope
 
 _ACTIVATIONS = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
 
 
 def config_to_dict(config: DecoderConfig, dtype: str = "bfloat16") -> dict:
     """Every field is written, also where it equals the family's default."""
-    rope = _rope_fields(config.rope)
+    rope = write_rope(config.rope)
     fields = {
         "architectures": [config.architecture],
         "model_type": config.family,
@@ -28,25 +28,11 @@ def config_to_dict(config: DecoderConfig, dtype: str = "bfloat16") -> dict:
         "dtype": dtype,
         "torch_dtype": dtype,
     }
+    if config.rope.kind != "default":  # transformers 4 knows no rope_parameters
+        fields["rope_scaling"] = {k: v for k, v in rope.items() if k != "rope_theta"}
     if config.rope.kind == "longrope":
         fields["original_max_position_embeddings"] = config.rope.original_positions
     return fields | _WRITERS[config.family](config)
-
-
-def _rope_fields(rope: Rope) -> dict:
-    fields: dict = {"rope_type": rope.kind, "rope_theta": rope.theta}
-    if rope.fraction != 1.0:
-        fields["partial_rotary_factor"] = rope.fraction
-    if rope.kind in ("linear", "llama3"):
-        fields["factor"] = rope.factor
-    if rope.kind == "llama3":
-        fields |= {"low_freq_factor": rope.low_frequency, "high_freq_factor": rope.high_frequency}
-    if rope.kind in ("llama3", "longrope"):
-        fields["original_max_position_embeddings"] = rope.original_positions
-    if rope.kind == "longrope":
-        fields |= {"short_factor": list(rope.short), "long_factor": list(rope.long)}
-        fields["attention_factor"] = rope.attention_factor
-    return fields
 
 
 def _layer_types(config: DecoderConfig) -> dict:
@@ -106,10 +92,10 @@ def _whole(x: float) -> float | int:
 def _gemma3(config: DecoderConfig) -> dict:
     local = config.local_rope or config.rope
     ropes = {
-        "full_attention": _rope_fields(config.rope),
-        "sliding_attention": _rope_fields(local),
+        "full_attention": write_rope(config.rope),
+        "sliding_attention": write_rope(local),
     }
-    scaling = _rope_fields(config.rope) if config.rope.kind != "default" else None
+    scaling = write_rope(config.rope) if config.rope.kind != "default" else None
     return _gemma(config) | {
         "rope_parameters": ropes,
         "rope_scaling": scaling,

@@ -120,6 +120,7 @@ def _check_rope(rope: Rope, head_dim: int) -> None:
             f"wanted {size // 2} each; the file is damaged."
         )
     positive = (rope.theta, rope.factor, rope.attention_factor, *rope.short, *rope.long)
+    positive += (rope.beta_fast, rope.beta_slow)
     if not all(0 < value < float("inf") for value in positive):
         raise CheckpointError(
             "config.json: a rope parameter is not a positive number; the file is damaged."
@@ -129,7 +130,12 @@ def _check_rope(rope: Rope, head_dim: int) -> None:
             f"config.json: llama3 rope blends from {rope.low_frequency} to {rope.high_frequency}, "
             "wanted an increasing pair; the file is damaged."
         )
-    if rope.kind in ("llama3", "longrope") and rope.original_positions < 1:
+    if rope.kind == "yarn" and not (rope.theta > 1 and rope.beta_slow <= rope.beta_fast):
+        raise CheckpointError(
+            f"config.json: yarn rope has theta {rope.theta}, beta_slow {rope.beta_slow} and beta_fast "
+            f"{rope.beta_fast}, wanted theta > 1 and beta_slow <= beta_fast; the file is damaged."
+        )
+    if rope.kind in ("llama3", "longrope", "yarn") and rope.original_positions < 1:
         raise CheckpointError(
             f"config.json: {rope.kind} rope needs original_max_position_embeddings >= 1."
         )

@@ -6,17 +6,21 @@
     llama3      f_i for short wavelengths, f_i / factor for long ones, a blend between
     longrope    f_i / short_i up to `original_positions` tokens, f_i / long_i for longer sequences;
                 cos and sin times `attention_factor`               (Ding et al. 2024, arXiv 2402.13753)
+    yarn        f_i (1 - r_i) + f_i / factor r_i,  r_i a ramp from the entry that turns `beta_fast` times in
+                `original_positions` tokens to the one that turns `beta_slow` times; cos and sin as longrope's
+                                                                   (Peng et al. 2023, arXiv 2309.00071)
 
 d is the rotated part of a head, `fraction` of it. Knows nothing of layers or files.
 """
 
 from dataclasses import dataclass
+from math import ceil, floor, log, pi
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-KINDS = ("default", "linear", "llama3", "longrope")
+KINDS = ("default", "linear", "llama3", "yarn", "longrope")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Rope:
     short: tuple[float, ...] = ()
     long: tuple[float, ...] = ()
     attention_factor: float = 1.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
 
     def rotated(self, head_dim: int) -> int:
         """How many leading entries of a head are rotated."""
@@ -49,6 +56,8 @@ class Rope:
         plain = np.float32(1) / powers
         if self.kind == "linear":
             return plain / np.float32(self.factor)
+        if self.kind == "yarn":
+            return self._yarn(plain, np.float32(1) / (np.float32(self.factor) * powers))
         return self._llama3(plain) if self.kind == "llama3" else plain
 
     def _llama3(self, plain: np.ndarray) -> np.ndarray:
@@ -63,6 +72,21 @@ class Rope:
         scaled = np.where(is_long, plain / factor, plain)
         mixed = (one - blend) * scaled / factor + blend * scaled
         return np.where(is_short | is_long, scaled, mixed)
+
+    def _yarn(self, plain: np.ndarray, stretched: np.ndarray) -> np.ndarray:
+        size = 2 * len(plain)
+        low, high = self._turning(self.beta_fast, size), self._turning(self.beta_slow, size)
+        if self.truncate:
+            low, high = floor(low), ceil(high)
+        low, high = max(low, 0), min(high, size - 1)
+        high = high + 0.001 if low == high else high
+        ramp = (np.arange(len(plain), dtype=np.float32) - np.float32(low)) / np.float32(high - low)
+        kept = np.float32(1) - np.clip(ramp, 0, 1)
+        return stretched * (np.float32(1) - kept) + plain * kept
+
+    def _turning(self, turns: float, size: int) -> float:
+        """The entry that turns so often in the length of training."""
+        return size * log(self.original_positions / (turns * 2 * pi)) / (2 * log(self.theta))
 
 
 def rope_angles(

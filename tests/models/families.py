@@ -11,6 +11,10 @@ LONG = Rope(
     1e4, "longrope", original_positions=16, attention_factor=1.19,
     short=(1.0, 1.1, 1.3, 1.5), long=(1.0, 2.0, 5.0, 9.0),
 )  # fmt: skip
+YARN = Rope(
+    1e4, "yarn", factor=4.0, original_positions=1024, attention_factor=1.138629436111989,
+    beta_fast=16.0, beta_slow=1.5,
+)  # fmt: skip
 PLAIN = dict(qkv_bias=False)
 GEMMA = dict(
     qkv_bias=False, activation="gelu_tanh", unit_offset_norm=True, sandwich_norms=True,
@@ -32,6 +36,13 @@ CASES: dict[str, dict] = {
     "qwen2-window": dict(family="qwen2", **_heads(6, 2, 8, False), **_windows(5, False, True, True)),
     "qwen3-tied": dict(family="qwen3", qk_norm=True, **PLAIN, **_heads(6, 2, 10, True), rope=Rope(1e6)),
     "qwen3-biases": dict(family="qwen3", qk_norm=True, output_bias=True, **_heads(5, 1, 12, False)),
+    "qwen3-yarn": dict(
+        family="qwen3", qk_norm=True, **PLAIN, **_heads(4, 2, 16, False), rope=YARN
+    ),
+    "qwen2-yarn-sharp": dict(
+        family="qwen2", **_heads(4, 2, 12, True), rope=Rope(
+            1e6, "yarn", factor=2.5, original_positions=1600, attention_factor=0.7, truncate=False),
+    ),
     "qwen3-window": dict(
         family="qwen3", qk_norm=True, **PLAIN, **_heads(4, 4, 8, False), **_windows(3, False, False, True)
     ),

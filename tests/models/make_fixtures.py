@@ -69,7 +69,15 @@ SIZES = {
         hidden_size=32, intermediate_size=23, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, rope_theta=1000000.0, tie_word_embeddings=False, rms_norm_eps=1e-6,
     ),
+    "yarn": dict(
+        hidden_size=32, intermediate_size=27, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, rope_theta=10000.0, tie_word_embeddings=True, rms_norm_eps=1e-6,
+        scaling=dict(
+            rope_type="yarn", factor=4.0, original_max_position_embeddings=256, beta_fast=16.0
+        ),
+    ),
 }  # fmt: skip
+LONG = {"yarn": (1, 400)}  # past the length of training
 
 
 def write_tokenizer(folder: Path) -> None:
@@ -119,9 +127,9 @@ def policy(name: str, sizes: dict, vocab: int) -> None:
     randomise(model, 3.0)
     if config.tie_word_embeddings:
         model.tie_weights()
-    tokens = torch.randint(0, vocab, (2, 9))
+    tokens = torch.randint(0, vocab, LONG.get(name, (2, 9)))
     with torch.no_grad():
-        logits = model(tokens).logits
+        logits = model(tokens).logits[:, -20:]
     np.savez_compressed(folder / "expected.npz", tokens=tokens.numpy(), logits=logits.numpy())
     limit = "20KB" if name == "sharded" else "1GB"
     model.to(torch.bfloat16).save_pretrained(folder, max_shard_size=limit)
@@ -165,7 +173,8 @@ def prm(sizes: dict, vocab: int) -> None:
 
 def make_config(sizes: dict, vocab: int) -> Qwen2Config:
     sizes = dict(sizes)
-    rope = {"rope_type": "default", "rope_theta": sizes.pop("rope_theta")}
+    scaling = sizes.pop("scaling", {"rope_type": "default"})
+    rope = scaling | {"rope_theta": sizes.pop("rope_theta")}
     return Qwen2Config(
         vocab_size=vocab, max_position_embeddings=256, rope_parameters=rope, bos_token_id=None,
         eos_token_id=None, attn_implementation="eager", **sizes,

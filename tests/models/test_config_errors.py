@@ -96,9 +96,32 @@ def missing_field(folder):
     (folder / "config.json").write_text(json.dumps(raw))
 
 
-@case("rope type 'yarn'; pfjax has default, linear, llama3, longrope only")
-def scaled_rope(folder):
-    edit(folder / "config.json", rope_scaling={"type": "yarn", "factor": 4.0})
+@case("rope type 'dynamic'; pfjax has default, linear, llama3, yarn, longrope only")
+def dynamic_rope(folder):
+    edit(folder / "config.json", rope_scaling={"type": "dynamic", "factor": 4.0})
+
+
+@case("rope type 'proportional'; pfjax has default, linear, llama3, yarn, longrope only")
+def proportional_rope(folder):
+    edit(folder / "config.json", rope_parameters={"rope_type": "proportional", "rope_theta": 1e4})
+
+
+@case("yarn rope has theta 10000.0, beta_slow 33.0 and beta_fast 32.0, wanted theta > 1")
+def yarn_turned_round(folder):
+    edit(folder / "config.json", rope_scaling={"type": "yarn", "factor": 4.0, "beta_slow": 33})
+
+
+@case("yarn rope needs original_max_position_embeddings >= 2")
+def yarn_without_origin(folder):
+    rope = {"rope_type": "yarn", "original_max_position_embeddings": 0}
+    edit(folder / "config.json", rope_parameters=rope)
+
+
+@case("a rope parameter is not a positive number")
+def yarn_without_attention(folder):
+    edit(
+        folder / "config.json", rope_scaling={"type": "yarn", "factor": 4.0, "attention_factor": 0}
+    )
 
 
 @case("rope_parameters is 'big', wanted an object")

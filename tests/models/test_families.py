@@ -1,5 +1,7 @@
 """config.json of every family: what is written is read back, and old field names mean the same."""
 
+from math import log
+
 import families
 import pytest
 
@@ -51,6 +53,27 @@ def test_phi_3_and_phi_4_mini_as_published():
         assert config.rope.kind == "longrope" and config.rope.rotated(8) == 6
         assert config.rope.attention_factor == pytest.approx((1 + 5 / 12) ** 0.5)
         assert config.window(3) == 262144 and config.rms_norm_eps == 1e-5
+
+
+def test_qwen_with_yarn_as_published():
+    """Qwen2.5's card: factor 4 over 32768, where config.json still names 32768 positions."""
+    scaling = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    old = read(
+        "Qwen2ForCausalLM", rope_scaling=scaling, max_position_embeddings=32768, rope_theta=1e6
+    )
+    assert old.max_positions == 131072
+    wanted = Rope(
+        1e6, "yarn", factor=4.0, original_positions=32768, attention_factor=0.1 * log(4) + 1
+    )
+    assert old.rope == wanted
+    new = scaling | {"rope_type": "yarn", "rope_theta": 1e6}
+    assert read("Qwen2ForCausalLM", rope_parameters=new).rope == wanted
+    scales = scaling | dict(factor=40, mscale=1.0, mscale_all_dim=0.5, truncate=False, beta_fast=20)
+    rope = read("Qwen3ForCausalLM", rope_scaling=scales).rope
+    assert rope.attention_factor == pytest.approx((0.1 * log(40) + 1) / (0.05 * log(40) + 1))
+    assert (rope.beta_fast, rope.beta_slow, rope.truncate) == (20, 1, False)
+    given = read("Qwen3ForCausalLM", rope_scaling=scaling | {"attention_factor": 1.5})
+    assert given.rope.attention_factor == 1.5
 
 
 def test_gemma_3_as_published():

@@ -8,14 +8,14 @@ from flax import nnx
 
 from pfjax import models
 
-POLICIES = ("tied", "grouped", "sharded")
+POLICIES = ("tied", "grouped", "sharded", "yarn")
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_logits_equal_torch(name, checkpoint, expected):
     policy = models.load_policy(checkpoint(name))
     arrays, _ = expected(name)
-    logits = policy.logits(arrays["tokens"])
+    logits = policy.logits(arrays["tokens"])[:, -20:]
     assert logits.dtype == jnp.float32
     np.testing.assert_allclose(logits, arrays["logits"], rtol=0, atol=1e-4)
     assert np.abs(arrays["logits"]).max() > 3  # the comparison is not of zeros
@@ -54,7 +54,7 @@ def test_later_steps_do_not_change_earlier_scores(checkpoint, expected):
 
 
 def test_end_of_sequence_ids_come_from_the_first_file_that_has_them(checkpoint):
-    ids = [models.load_policy(checkpoint(name)).eos_ids for name in POLICIES]
+    ids = [models.load_policy(checkpoint(name)).eos_ids for name in POLICIES[:3]]
     assert ids == [(2, 0), (0,), (2,)]  # generation_config, config, tokenizer_config
     assert models.load_policy(checkpoint("tied")).generation["temperature"] == 0.7
 

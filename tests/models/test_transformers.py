@@ -50,7 +50,16 @@ def test_exports_run_in_transformers(name, checkpoint, tmp_path):
     np.testing.assert_array_equal(again.logits(tokens), policy.logits(tokens))
 
 
-LONG = ("qwen2-grouped-7", "llama3", "llama-linear", "phi3-longrope", "phi3-partial", "gemma3")
+LONG = (
+    "qwen3-yarn",
+    "qwen2-yarn-sharp",
+    "qwen2-grouped-7",
+    "llama3",
+    "llama-linear",
+    "phi3-longrope",
+    "phi3-partial",
+    "gemma3",
+)
 
 
 @pytest.mark.parametrize("name", LONG)
