@@ -11,45 +11,21 @@ here; `grader.py` compares such answers. Never raises; texts of more than `LONGE
 """
 
 import re
-import unicodedata
 from fractions import Fraction
+
+from pfjax.tasks.tex import VARIABLE, plain
 
 LONGEST, DEEPEST, DIGITS = 400, 8, 60
 
-_SIGNS = str.maketrans(
-    {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00b0": "", "\u221e": "inf ", "\u03c0": "pi "}
-)
 _PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,50})")
-_GONE = re.compile(
-    r"\\(?:left|right|displaystyle|limits|[bB]igg?[lrm]?)(?![A-Za-z])|\\[!()\[\]]|\$|\\\$|[\u20ac\u00a3]"
-    r"|\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\\?%"
-)
-_THIN = re.compile(r"(?<=[0-9])(?:\{,\}|\\,|\\!,?)(?=[0-9]{3})")
-_SPACE = re.compile(r"\\[,;: ]|~|\\q?quad(?![A-Za-z])|\s+")
-_STYLED = re.compile(
-    r"\\(?:text|mathrm|textbf|textit|mathbf|mbox|textrm|operatorname|rm|bf)\s*\{([^{}]*)\}"
-)
-_FRAC = re.compile(r"\\[dtc]?frac(?![A-Za-z])\s*")
-_NAMED = re.compile(
-    r"\\(sqrt|pi|infty|cdot|times|div|pm|cup|cap|ln|log|sin|cos|tan|le|ge|leq|geq)(?![A-Za-z])"
-)
-_NAMES = {
-    "infty": "inf",
-    "cdot": "*",
-    "times": "*",
-    "div": "/",
-    "leq": "<=",
-    "le": "<=",
-    "geq": ">=",
-    "ge": ">=",
-}
-_VARIABLE = re.compile(
-    r"^(?:[A-Za-z](?:_\{?\w\}?)?|\([a-z](?: ?, ?[a-z])+\)|[Aa]nswer) ?= ?(?=[^=]+$)"
-)
 _UNIT = re.compile(
-    r"^([-+]?[0-9][0-9.,/ ]*?) ?([A-Za-z]{2,}(?:[ /][A-Za-z]+)*\.?(?: ?\^ ?\{?[23]\}?)?)$"
+    r"^([-+]?[0-9][0-9.,/ ]*?) ([A-Za-z]{2,}(?:[ /][A-Za-z]+)*\.?(?: ?\^ ?\{?[23]\}?)?)$"
 )
-_NO_UNIT = {"am", "pm", "pi", "sqrt", "and", "or", "to", "in base", "inf", "mod", "ln", "log", "sin", "cos", "tan", "choose", "base"}  # fmt: skip
+_SHORT = set(
+    "cm mm km kg mg ml ft in lb lbs oz hr hrs min mi yd sec day usd egg man men boy cup pie car dog cat "
+    "pen bag box cow hen kid sq cubic mph".split()
+)
+_NO_UNIT = set("am pm pi sqrt and or to inf mod ln log sin cos tan choose base".split())
 _MANY = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})(?:\.[0-9]+)?")
 _ALL_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
@@ -80,7 +56,7 @@ def normal_form(answer: str) -> str:
     for _ in range(DEEPEST):  # forms settle at once but for odd ones
         if text == before:
             break
-        before, text = text, _form(_plain(text), 0)
+        before, text = text, _form(plain(text), 0)
     return text
 
 
@@ -90,85 +66,8 @@ def number(answer: str) -> Fraction | None:
     >>> number("1,234,567"), number("0.50")
     (Fraction(1234567, 1), Fraction(1, 2))
     """
-    text = _plain(answer.strip()) if len(answer) <= LONGEST else ""
+    text = plain(answer.strip()) if len(answer) <= LONGEST else ""
     return _number(text.replace(",", "") if _ALL_GROUPED.fullmatch(text) else text)
-
-
-def _plain(text: str) -> str:
-    """Without marks that mean nothing, and with one way to write fractions, roots and names."""
-    text = unicodedata.normalize("NFKC", text.translate(_SIGNS))
-    text = _THIN.sub("", text)
-    text = text.replace("\\{", "{").replace("\\}", "}") if "\\{" in text else text
-    text = _GONE.sub("", text)
-    text = _SPACE.sub(" ", text)
-    if "\\" in text:
-        for _ in range(3):
-            text, styled = _STYLED.subn(r" \1 ", text)
-            if not styled:
-                break
-        text = _fractions(_roots(text))
-        text = _NAMED.sub(lambda m: f" {_NAMES.get(m[1], m[1])} ", text)
-    text = " ".join(text.split()).rstrip(".").strip()
-    text = re.sub(r"\^ ?\{([^{}]{1,40})\}", lambda m: f"^{_grouped(m[1])}", text)
-    return _VARIABLE.sub("", text)
-
-
-def _fractions(text: str) -> str:
-    r"""\frac{a}{b}, \frac12 and \frac a b as a/b; behind a whole number as a mixed one."""
-    for _ in range(DEEPEST):
-        found = list(_FRAC.finditer(text))
-        if not found:
-            break
-        start, at = found[-1].span()  # the last has no other inside
-        top, at = _argument(text, at)
-        bottom, at = _argument(text, at)
-        if top is None or bottom is None:
-            break
-        whole = re.search(r"(?<![0-9.^/*])[0-9]+ ?$", text[:start])
-        mixed = whole and top.isdigit() and bottom.isdigit()
-        value = f"{_grouped(top)}/{_grouped(bottom)}"
-        rest = text[at:]
-        joined = rest[:1].isalnum() or rest[:1] in ("(", "\\")
-        value = (
-            f"({value})" if joined or (start and text[start - 1].isalnum() and not mixed) else value
-        )
-        text = f"{text[:start]}{' ' if mixed else ''}{value}{rest}"
-    return text
-
-
-def _roots(text: str) -> str:
-    r"""\sqrt3 and \sqrt{3} as sqrt(3)."""
-    for _ in range(DEEPEST):
-        found = re.search(r"\\sqrt(?![A-Za-z])\s*(?=[^\[\s])", text)
-        if not found:
-            break
-        inside, at = _argument(text, found.end())
-        if inside is None:
-            break
-        text = f"{text[: found.start()]}sqrt({inside.strip()}){text[at:]}"
-    return text
-
-
-def _argument(text: str, at: int) -> tuple[str | None, int]:
-    """What a command of TeX takes at a place, and where that ends."""
-    while text[at : at + 1] == " ":
-        at += 1
-    if text[at : at + 1] != "{":
-        name = re.match(r"\\[A-Za-z]+|[^\s{}\\]", text[at:])
-        return (name[0], at + len(name[0])) if name else (None, at)
-    depth = 0
-    for i in range(at, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if not depth:
-            return text[at + 1 : i].strip(), i + 1
-    return None, at
-
-
-def _grouped(text: str) -> str:
-    """In parentheses, unless it is one thing."""
-    text = text.strip()
-    one = re.fullmatch(r"[-+]?[0-9.]+|[A-Za-z]|\\?[A-Za-z]+|sqrt\([^()]*\)", text)
-    return text if one else f"({text})"
 
 
 def _form(text: str, depth: int) -> str:
@@ -181,9 +80,12 @@ def _form(text: str, depth: int) -> str:
     value = _number(text)
     if value is not None:
         return str(value)
+    value = _measured(text)
+    if value is not None:
+        return str(value)
     parts = _split(_AND.sub(", ", text))
     if len(parts) > 1 and all(parts):
-        return ", ".join(sorted({_form(_VARIABLE.sub("", part), depth + 1) for part in parts}))
+        return ", ".join(sorted({_form(VARIABLE.sub("", part), depth + 1) for part in parts}))
     close = _PAIRS.get(text[0])
     if close and _spans(text) and text[-1] in ")]}":
         inner = _split(text[1:-1])
@@ -200,14 +102,18 @@ def _form(text: str, depth: int) -> str:
     return _words(text)
 
 
-def _words(text: str) -> str:
-    """A number with a unit is the number; words are in small letters; other texts lose their blanks."""
+def _measured(text: str) -> Fraction | None:
+    """The number of a number with a unit."""
     unit = _UNIT.match(text)
-    if unit and not _NO_UNIT & {unit[2].lower(), *unit[2].lower().split()}:
-        many = _MANY.get(unit[2].lower().split()[0])
-        value = number(unit[1])
-        if value is not None:
-            return str(value * 10**many) if many else str(value)
+    words = re.findall("[a-z]+", unit[2].lower()) if unit else []
+    if not unit or _NO_UNIT & set(words) or not (len(words[0]) > 3 or words[0] in _SHORT):
+        return None
+    value = number(unit[1])
+    return None if value is None else value * 10 ** _MANY.get(words[0], 0)
+
+
+def _words(text: str) -> str:
+    """Words are in small letters; other texts lose their blanks."""
     if re.fullmatch(r"[A-Za-z]{2,}(?:[ '-][A-Za-z]+)*", text):
         return text.lower()
     text = re.sub(r"\s+", "", text)

@@ -17,7 +17,7 @@ Rule = Callable[[str], str | None]
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BARE = re.compile(r"[-+]?[^\s{}$\\,.;:!?]+(?:[.,/][0-9]+)*")
 _HASHES = re.compile(r"####[ \t]*([^\n#]+)")
-_IS = re.compile(r"\banswers?[ \t]*(?:is|are|:|=)[ \t*:]*([^\n]+)", re.IGNORECASE)
+_IS = re.compile(r"\banswers?[ \t]*(?:is|are|:|=)[ \t*:]*", re.IGNORECASE)
 _END = re.compile(r"(?<![0-9])\.(?=\s|$)|\.(?=\s+[A-Z]|\s*$)|(?<=\$)[ \t]+(?=[a-z])")
 _NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+)?")
 
@@ -57,10 +57,10 @@ def answer_is(text: str) -> str | None:
     >>> answer_is("So the answer is $18. Done."), answer_is("**Answer:** 2.5 apples")
     ('$18', '2.5 apples')
     """
-    found = _IS.findall(text)
-    if not found:
+    begin = max((said.end() for said in _IS.finditer(text)), default=None)
+    if begin is None:
         return None
-    said = _END.split(found[-1], maxsplit=1)[0]
+    said = _END.split(text[begin:].partition("\n")[0], maxsplit=1)[0]
     return said.strip(" \t*:").rstrip(".") or None
 
 

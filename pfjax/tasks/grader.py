@@ -113,7 +113,8 @@ class Grader:
         kinds = {_kind(normal_form(text)) for text in (given, truth)}
         if NUMBER in kinds and kinds <= {NUMBER, SEVERAL}:
             return DIFFERENT
-        if _words(given) != _words(truth):
+        bare = SEVERAL in kinds and len(kinds) == 2 and "[" not in given + truth
+        if bare or any(found(given) != found(truth) for found in (_words, _below)):
             return DIFFERENT
         found = self._asked(given, truth)
         if found is not True or "," not in given + truth:
@@ -168,12 +169,17 @@ class Grader:
 def _kind(form: str) -> str:
     if re.fullmatch(r"-?[0-9]+(/[0-9]+)?", form):
         return NUMBER
-    return SEVERAL if ", " in form else ""
+    return SEVERAL if ", " in form and form[0] not in "([" else ""
 
 
 def _words(text: str) -> set[str]:
     """Words that are no names of functions: math-verify does not read them."""
     return set(re.findall(r"[a-z]{2,}", normal_form(text).lower())) - MATH
+
+
+def _below(text: str) -> list[str]:
+    """Subscripts, such as the base of a number: math-verify does not read them either."""
+    return re.findall(r"_[{ (]*(\w+)", text)
 
 
 def version() -> str:
