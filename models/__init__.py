@@ -21,6 +21,8 @@ from pfjax.models.formats import RLHFLOW as RLHFLOW
 from pfjax.models.formats import SKYWORK as SKYWORK
 from pfjax.models.formats import PRMKind as PRMKind
 from pfjax.models.formats import StepFormat as StepFormat
+from pfjax.models.formats import probe_text as probe_text
+from pfjax.models.formats import probe_token as probe_token
 from pfjax.models.incremental import Scoring as Scoring
 from pfjax.models.incremental import append as append
 from pfjax.models.incremental import begin as begin

@@ -22,6 +22,7 @@ from pfjax.models._families import config_from_dict
 from pfjax.models._files import read_object
 from pfjax.models._fill import fill
 from pfjax.models._names import PRM_ARCHITECTURE
+from pfjax.models._single import alone
 from pfjax.models._tensors import find_tensors
 from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.decoder import Decoder
@@ -81,7 +82,7 @@ def load_prm(
     kind.format(tokenizer)  # refuses a tokenizer without the probe
     config = _padded(config, mesh)
     if kind.head == "tokens":
-        minus, plus = (_token(folder, tokenizer, text) for text in kind.tokens)
+        minus, plus = (alone(tokenizer, text) for text in kind.tokens)
         build = partial(TokenModel, minus=minus, plus=plus)
     else:
         config = replace(config, tie_embeddings=True)  # an lm_head, if any, is left out
@@ -102,14 +103,6 @@ def _kind(folder: Path, raw: dict, config: DecoderConfig, tensors: dict) -> PRMK
         f"{folder} holds a {config.architecture} without a reward head; load it with load_policy, or "
         "say how it reads solutions, as in load_prm(path, kind=models.RLHFLOW)."
     )
-
-
-def _token(folder: Path, tokenizer: Tokenizer, text: str) -> int:
-    """The id of a token as the last of a text, where SentencePiece puts it behind a space."""
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise CheckpointError(f"{folder}: the tokenizer cannot write {text!r}; use the PRM's own.")
-    return ids[-1]
 
 
 def _in_format(module: Module, weight_format: str | None) -> Module:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pfjax.models._single import alone, several, single
 from pfjax.models.config import CheckpointError
 from pfjax.models.prompt import Prompt
 from pfjax.models.tokenizer import Tokenizer
@@ -30,6 +31,11 @@ class StepFormat:
     after: tuple[int, ...] = ()
     keep_probe: bool = True
     plain: bool = False
+
+    def __post_init__(self):
+        if not self.probe or (self.plain and len(self.probe) != 1):
+            wanted = "one, for a plain format" if self.plain else "at least one, where v is read"
+            raise ValueError(f"probe has {len(self.probe)} tokens, wanted {wanted}.")
 
 
 class PRMKind(NamedTuple):
@@ -57,27 +63,42 @@ def probe_token(
     `keep=False` is the single-probe reading: only the newest step has one, and `after` parts the
     steps. Works for any token that a PRM of one's own is read at.
     """
-    index = tokenizer.token_id(probe)
-    if index is None:
-        raise CheckpointError(f"the tokenizer lacks {probe}; use the PRM's own tokenizer.")
+    return _probed(tokenizer, (single(tokenizer, probe),), keep, after, prompt)
+
+
+def probe_text(
+    tokenizer: Tokenizer,
+    probe: str,
+    *,
+    keep: bool = True,
+    after: str = "",
+    prompt: Prompt = Prompt(),
+) -> StepFormat:
+    """`probe_token` with a text of any length behind the steps, such as "Is this right so far?".
+
+    v is read at its last token. The search hands a PRM with a probe of several tokens text.
+    """
+    return _probed(tokenizer, several(tokenizer, probe), keep, after, prompt)
+
+
+def _probed(tokenizer, probe: tuple[int, ...], keep: bool, after: str, prompt: Prompt):
     return StepFormat(
         prompt=lambda question: prompt.ids(tokenizer, question),
         step=lambda text, first: tokenizer.encode(text, control=False),
-        probe=(index,),
+        probe=probe,
         after=tuple(tokenizer.encode(after)) if after else (),
         keep_probe=keep,
-        plain=keep and not after,
+        plain=keep and not after and len(probe) == 1,
     )
 
 
 def newline_value(tokenizer: Tokenizer) -> StepFormat:
     """bos question newline, then every step with a newline behind it: Skywork-o1-Open-PRM."""
     bos = tokenizer.special_tokens.get("bos_token", "")
-    newline = tokenizer.encode("\n")
     return StepFormat(
         prompt=lambda question: _around(tokenizer, bos, question, "\n"),
         step=lambda text, first: tokenizer.encode(text, control=False),
-        probe=tuple(newline[-1:]),
+        probe=(alone(tokenizer, "\n"),),
         plain=True,
     )
 
@@ -115,7 +136,7 @@ def dialogue(tokenizer: Tokenizer) -> StepFormat:
 def step_tag(tokenizer: Tokenizer, tag: str = " ки", separator: str = "\n") -> StepFormat:
     """bos question, then every step with a tag behind it: Math-Shepherd.
 
-    v is read at the tag itself, which is one token in Mistral's vocabulary.
+    v is read at the tag itself, which is one token in Mistral's vocabulary; CheckpointError in others.
     """
     bos = tokenizer.special_tokens.get("bos_token", "")
     return StepFormat(
@@ -123,7 +144,7 @@ def step_tag(tokenizer: Tokenizer, tag: str = " ки", separator: str = "\n") ->
         step=lambda text, first: tokenizer.continued(
             (" " if first else separator) + text, control=False
         ),
-        probe=tuple(tokenizer.continued(tag)),
+        probe=(single(tokenizer, tag),),
     )
 
 

@@ -208,7 +208,7 @@ def no_end(folder):
     edit(folder / "tokenizer_config.json", eos_token=None)
 
 
-@case("tokenizer lacks <extra_0>", base="prm")
+@case("tokenizer lacks '<extra_0>'; use the PRM's own tokenizer", base="prm")
 def no_probe(folder):
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace("<extra_0>", "<extra_9>"))

@@ -3,6 +3,7 @@
 import functools
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import families
@@ -11,11 +12,19 @@ import toy_tokenizers
 from flax import nnx
 
 from pfjax import models
-from pfjax.models.formats import PRM_KINDS, PRMKind
+from pfjax.models.formats import PRM_KINDS, PRMKind, probe_text
 from pfjax.search.loading import resolve
 
 FIXTURES = Path(__file__).parent / "fixtures"
+ASKED = "\nIs this more than Ann has?"
+OWN = {
+    name: PRMKind(name, "tokens", partial(probe_text, probe=ASKED, keep=keep, after=after))
+    for name, keep, after in (("asked", True, ""), ("asked-once", False, "\n\n"))
+}
+KINDS = PRM_KINDS | OWN
 BASES = {
+    "asked": ("llama", "llama3"),
+    "asked-once": ("llama", "llama3"),
     "qwen": ("qwen", "qwen2-grouped-7"),
     "qwen-once": ("qwen", "qwen2-grouped-7"),
     "skywork": ("qwen", "qwen2-ungrouped"),
@@ -37,7 +46,7 @@ def tokenizer(name: str) -> models.Tokenizer:
 @functools.cache
 def prm(name: str) -> models.PRM:
     """A random PRM of one layer; the heads are as random as the trunk."""
-    kind, (own, family) = PRM_KINDS[name], BASES[name]
+    kind, (own, family) = KINDS[name], BASES[name]
     config = families.config(family)
     config = replace(
         config,

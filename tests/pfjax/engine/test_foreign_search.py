@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from flax import nnx
+from toy_prms import KINDS as ALL
 from toy_prms import policy, prm, spelled_out
 
 import pfjax
 from pfjax import models
 from pfjax.engine import run
-from pfjax.models.formats import PRM_KINDS
 from pfjax.reasoning import foreign, passes
 from pfjax.search import Execution
 from pfjax.search.result import Result
@@ -21,8 +21,8 @@ from pfjax.tasks import generate
 
 QUESTIONS = [generate(i, "validation", (2 + i % 2, 3)).question for i in range(3)]
 BUDGET = Budget(step_tokens=12, max_tokens=60, max_steps=7)
-FAST = ("rlhflow",)
-KINDS = [pytest.param(k, marks=() if k in FAST else pytest.mark.slow) for k in PRM_KINDS]
+FAST = ("rlhflow", "asked")
+KINDS = [pytest.param(k, marks=() if k in FAST else pytest.mark.slow) for k in ALL]
 
 
 @pytest.fixture(autouse=True)
