@@ -97,6 +97,13 @@ class Tokenizer:
         """The text of ids; special tokens are dropped unless kept."""
         return self.backend.decode([int(i) for i in ids], skip_special_tokens=not keep_special)
 
+    @cached_property
+    def drops_blank(self) -> bool:
+        """Whether `decode` leaves out the blank that a text begins with (SentencePiece)."""
+        blank = (i for i, data in enumerate(self.token_bytes) if data[:1] == b" " and data.strip())
+        first = next(blank, None)
+        return first is not None and not self.decode([first]).startswith(" ")
+
     def chat(
         self,
         messages: list[dict[str, str]],

@@ -10,9 +10,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from pfjax.cli.branches import LINES, Step, fold, merge
 from pfjax.cli.request import Options
 from pfjax.cli.solving import SPLIT, Solved
+from pfjax.search.branches import LINES, Step, fold, merge
 
 
 def particle_tree(steps: list[Step], *, scored: bool = True) -> Table:

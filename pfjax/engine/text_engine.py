@@ -92,7 +92,7 @@ class TextEngine(Engine):
             if isinstance(host, Asker):
                 told[i] = Told(*map(jnp.asarray, host(x, questions)))
             else:
-                rows = host(Steps(x.new, x.count, x.before, *rooms[i]))
+                rows = host(Steps(x.new, x.count, x.before, *rooms[i], _behind(x)))
                 pool, told[i] = self._read(pool, i, rows, rooms[i][0])
         pool, snapshot = self._weigh(self.params, context, pool, tuple(told))
         return pool, Found(written.problem, written.decoded, snapshot)
@@ -124,6 +124,15 @@ class TextEngine(Engine):
         state = pool.state.particles.reward_state[i]
         columns = reading.solution + reading.width
         return pool if state.kv.v[0].shape[-2] >= columns else self._widen(pool, i, columns)
+
+
+def _behind(x: Solutions) -> dict[tuple[int, int], tuple[int, ...]]:
+    """The last three tokens before every new step."""
+    found = {}
+    for at in zip(*np.nonzero(np.asarray(x.count) * np.asarray(x.before)), strict=True):
+        end = int(x.ends[at][x.before[at] - 1])
+        found[at] = tuple(x.tokens[at][max(end - 3, 0) : end].tolist())
+    return found
 
 
 def _widened(pool: Pool, i: int, columns: int) -> Pool:

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pfjax import models
+from pfjax.models.pieces import piece, tail
 from pfjax.settings.words import one_line
 
 
@@ -42,12 +43,16 @@ class Solutions(NamedTuple):
     count: Int[Array | np.ndarray, "c n"]
 
 
+Text = Callable[[Sequence[int], Sequence[int]], str]
+"""The text of a step's tokens behind others, of which the last three are enough."""
+
+
 class Asker:
     """`function` of texts; `text` is that of a step's tokens. `timeout` seconds a call, None: as long as it takes."""
 
     def __init__(
         self,
-        text: Callable[[Sequence[int]], str],
+        text: Text,
         function: Callable[..., Any],
         *,
         batched: bool = False,
@@ -76,8 +81,10 @@ class Asker:
     def _steps(self, x: Solutions, at: tuple[int, int]) -> tuple[str, ...]:
         ends = [0, *x.ends[at][: x.before[at]].tolist()]
         tokens = x.tokens[at].tolist()
-        steps = [tuple(tokens[a:b]) for a, b in zip(ends, ends[1:], strict=False)]
-        return tuple(map(self._text, [*steps, tuple(x.new[at][: x.count[at]].tolist())]))
+        spans = zip(ends, ends[1:], strict=False)
+        texts = [self._text(tuple(tokens[a:b]), tuple(tokens[max(a - 3, 0) : a])) for a, b in spans]
+        new = tuple(x.new[at][: x.count[at]].tolist())
+        return *texts, self._text(new, tuple(tokens[max(ends[-1] - 3, 0) : ends[-1]]))
 
     def _values(self, asked: list[tuple[str, list[str]]]) -> list[float]:
         if not asked:
@@ -137,12 +144,18 @@ _WANTED = "return a finite number of at most 1e30 in size, or -inf to kill the s
 _WANTED_MANY = "return one number for each"
 
 
-def step_text(policy: models.Policy, tokens: Sequence[int], cut: Callable[[str], str] = str) -> str:
-    """A step's text without EOS, what `cut` takes off, and the white space around it."""
+def step_text(
+    policy: models.Policy,
+    tokens: Sequence[int],
+    before: Sequence[int] = (),
+    cut: Callable[[str], str] = str,
+) -> str:
+    """A step's text, behind tokens `before`, without EOS, what `cut` takes off, and white space around."""
     ids = list(tokens)
     while ids and ids[-1] in policy.eos_ids:
         ids.pop()
-    return cut(policy.tokenizer.decode(ids)).strip()
+    text, _ = piece(policy.tokenizer, ids, tail(policy.tokenizer, before))
+    return cut(text).strip()
 
 
 def failure(name: str, what: str, step: str, question: str, fix: str) -> RewardError:

@@ -8,7 +8,7 @@ delimiter, EOS and the white space around it. `PRM.score` of these texts gives t
 nothing of how the host is reached, see `text_engine.py`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from pfjax import models
 from pfjax.models import cache
 from pfjax.models.prm import RewardModule
 from pfjax.reasoning import passes
+from pfjax.reasoning.asked import Text as AsText
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.passes import PRMState, blocks
 from pfjax.reasoning.rewards import Cost, RewardModel
@@ -79,7 +80,7 @@ class Steps(NamedTuple):
     """The newest steps of c problems in policy tokens, `count` of `tokens` each (0: no new step).
 
     `before` counts a solution's earlier steps, `length` its PRM tokens so far, `prompt` those of the
-    question.
+    question. `behind` are the three tokens before each step, fewer where there are not so many.
     """
 
     tokens: Int[Array, "c n t"]
@@ -87,6 +88,7 @@ class Steps(NamedTuple):
     before: Int[Array, "c n"]
     length: Int[Array, "c n"]
     prompt: Int[Array, " c"]
+    behind: dict[tuple[int, int], tuple[int, ...]] = {}
 
 
 def reads_text(policy: models.Policy, prm: models.PRM) -> bool:
@@ -129,7 +131,7 @@ def room(budget: Budget, most: int, around: int = AROUND) -> Reading:
 class Reader:
     """Policy tokens to PRM tokens, on the host; `text` is that of a step."""
 
-    text: Callable[[Sequence[int]], str]
+    text: AsText
     prm: models.PRM
 
     def __call__(self, steps: Steps) -> list[list[int] | None]:
@@ -142,14 +144,15 @@ class Reader:
         for row in np.flatnonzero(steps.count):
             at = divmod(int(row), n)
             step = steps.tokens[at][: steps.count[at]].tolist()
-            found = self.encoded(step, bool(steps.before[at] == 0))
+            behind = steps.behind.get(at, ())
+            found = self.encoded(step, bool(steps.before[at] == 0), behind)
             total = int(steps.prompt[at[0]] + steps.length[at]) + len(found)
             ids[row] = found if total <= most else None
         return ids
 
-    def encoded(self, step: list[int], first: bool) -> list[int]:
+    def encoded(self, step: list[int], first: bool, behind: Sequence[int] = ()) -> list[int]:
         """The PRM's ids of a step of policy ids, and of what stands around it."""
-        text, form = self.text(step), self.prm.format
+        text, form = self.text(step, behind), self.prm.format
         return [*(() if first else form.after), *form.step(text, first), *form.probe]
 
 

@@ -4,24 +4,40 @@ Host side: text, answers, counts.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
-from pfjax import smc
+from pfjax import __version__, smc
 from pfjax.engine.pool import Snapshot
+from pfjax.models.pieces import Cut, piece, pieces
 from pfjax.reasoning.move import move_in_place
 from pfjax.reasoning.particles import Particles
 from pfjax.search import tree
+from pfjax.search.choosing import chosen, status_of
 from pfjax.search.methods import Method
-from pfjax.search.result import Counts, Result, Solution
-from pfjax.settings.words import one_line
-from pfjax.tasks.grading import normal_form
+from pfjax.search.result import Asked, Counts, Result, Solution
+from pfjax.tasks.grader import version
 from pfjax.tasks.task import Task
 
 if TYPE_CHECKING:
     from pfjax.search.solver import Solver
+
+
+class Cost(NamedTuple):
+    """Of a call: seconds of each problem, compilations of all, and how many problems there were."""
+
+    seconds: float
+    compilations: int
+    problems: int
+
+
+class Told(NamedTuple):
+    """What was asked for beside the question: the key where it was a number, and the problem's id."""
+
+    key: int | None = None
+    id: int | str | None = None
 
 
 def finish(
@@ -30,22 +46,21 @@ def finish(
     question: str,
     prompts: Sequence[list[int]],
     history: list[Snapshot],
-    seconds: float,
-    compiled: int,
+    cost: Cost,
+    told: Told = Told(),
 ) -> Result:
     """The Result of one problem; `history` holds its generations, without the problem axis.
 
     ValueError if the method's answer rule returns no particle.
     """
-    last = history[-1]
-    genealogy = _tree(solver.policy.tokenizer, history)
-    weights = np.exp(last.log_weights)
+    last, genealogy = history[-1], _tree(solver, history)
+    weights, task = np.exp(last.log_weights), solver.task
     solutions = []
     for i in range(len(weights)):
         path = genealogy.path(i)
         solutions.append(
             _solution(
-                solver.task,
+                task,
                 [node.text for node in path],
                 [token for node in path for token in node.tokens],
                 value=float(last.value[i]),
@@ -53,29 +68,41 @@ def finish(
                 log_prob=float(last.log_prob[i]),
                 finished=bool(last.finished[i] & ~last.truncated[i]),
                 truncated=bool(last.truncated[i]),
+                log_weight=float(last.log_weights[i]),
             )
         )
-    chosen = _chosen(method, solutions, np.asarray(last.log_weights), np.asarray(last.value))
-    alive = last.log_weights[chosen] > -np.inf
+    log_weights, values = np.asarray(last.log_weights), np.asarray(last.value)
+    answers = [s.answer for s in solutions]
+    index = chosen(method.select, method.name, answers, log_weights, values, task.equal)
+    answer = answers[index] if log_weights[index] > -np.inf else None
+    counts = Counts(
+        policy_tokens=sum(int(s.new_tokens.sum()) for s in history),
+        prm_tokens=sum(int(s.new_reward_tokens.sum()) for s in history),
+        reward_calls=sum(int(s.new_reward_calls.sum()) for s in history),
+        prompt_tokens=sum(map(len, prompts)),
+        **cost._asdict(),
+    )
+    words = smc.describe_status(int(last.info.status))
+    lost = [bool(x) for x in np.isnan(last.log_prob)]
     return Result(
         question=question,
-        answer=solutions[chosen].answer if alive else None,
-        chosen=chosen,
+        answer=answer,
+        chosen=index,
         solutions=solutions,
         log_evidence=float(last.log_evidence),
         tree=genealogy,
-        counts=Counts(
-            policy_tokens=sum(int(s.new_tokens.sum()) for s in history),
-            prm_tokens=sum(int(s.new_reward_tokens.sum()) for s in history),
-            reward_calls=sum(int(s.new_reward_calls.sum()) for s in history),
-            prompt_tokens=sum(map(len, prompts)),
-            seconds=seconds,
-            compilations=compiled,
-        ),
+        counts=counts,
         method=method.name,
-        status=smc.describe_status(int(last.info.status)),
+        status=status_of(words, answer, [s.truncated for s in solutions], lost),
         ess=[float(s.info.ess) for s in history],
+        asked=_asked(solver, len(solutions), told),
     )
+
+
+def _asked(solver: "Solver", particles: int, told: Told) -> Asked:
+    sampling, budget = solver.sampling._asdict(), solver.budget._asdict()
+    about = {"grader": version(), "version": __version__}
+    return Asked(particles, told.key, told.id, solver.tau, sampling, budget, **about)
 
 
 def generations_of(generations: Snapshot, problems: int) -> list[list[Snapshot]]:
@@ -112,7 +139,7 @@ def solutions_of(solver: "Solver", x: Particles) -> list[Solution]:
         solutions.append(
             _solution(
                 solver.task,
-                [solver.policy.tokenizer.decode(step) for step in steps],
+                pieces(solver.policy.tokenizer, steps),
                 tokens,
                 value=float(x.value[i]),
                 weight=1 / len(x.length),
@@ -130,29 +157,6 @@ def _solution(task: Task, steps: list[str], tokens: list[int], **fields) -> Solu
     return Solution(text, shown, tokens, task.extract(text), **fields)
 
 
-def _chosen(
-    method: Method, solutions: list[Solution], log_weights: np.ndarray, values: np.ndarray
-) -> int:
-    """The particle that the method's answer rule takes; what the reward killed has no answer."""
-    answers = [
-        None if s.answer is None or log_w == -np.inf else normal_form(s.answer)
-        for s, log_w in zip(solutions, log_weights, strict=True)
-    ]
-    told = f"method {method.name!r}: its answer rule"
-    wanted = f"wanted the index of a particle, 0 to {len(solutions) - 1}"
-    try:
-        found = method.select(answers, log_weights, values)
-    except Exception as error:
-        what = f"{type(error).__name__}: {one_line(error)}"
-        raise ValueError(f"{told} raised {what}; {wanted}.") from error
-    index = np.asarray(found) if not isinstance(found, (str, bool)) else None
-    if index is None or index.shape or index.dtype.kind not in "iu":
-        raise ValueError(f"{told} returned {found!r}, {wanted}.")
-    if not 0 <= index < len(solutions):
-        raise ValueError(f"{told} returned {found!r}, {wanted}.")
-    return int(index)
-
-
 def require_in_place(method: Method, history: list[Snapshot]) -> None:
     """ValueError for ancestors that `move_in_place` cannot move."""
     if method.move is not move_in_place:
@@ -166,17 +170,22 @@ def require_in_place(method: Method, history: list[Snapshot]) -> None:
             )
 
 
-def _tree(tokenizer, history: list[Snapshot]) -> tree.Tree:
-    def step(snapshot: Snapshot, i: int) -> tuple[str, list[int]]:
-        ids = snapshot.step[i, : int(snapshot.new_tokens[i])].tolist()
-        return (tokenizer.decode(ids) if ids else ""), ids
-
-    slots = range(len(history[0].value))
+def _tree(solver: "Solver", history: list[Snapshot]) -> tree.Tree:
+    tokenizer, slots = solver.policy.tokenizer, range(len(history[0].value))
+    cuts, steps = [Cut()] * len(slots), []
+    for snapshot in history:
+        cuts = [cuts[a] for a in snapshot.info.ancestors]
+        row = []
+        for i in slots:
+            ids = snapshot.step[i, : int(snapshot.new_tokens[i])].tolist()
+            text, cuts[i] = piece(tokenizer, ids, cuts[i])
+            row.append((text, ids))
+        steps.append(row)
     return tree.build(
         np.stack([s.info.ancestors for s in history]),
         np.stack([s.new_tokens > 0 for s in history]),
         np.stack([s.value for s in history]),
         np.stack([s.finished for s in history]),
-        [[step(s, i) for i in slots] for s in history],
+        steps,
         np.exp(history[-1].log_weights),
     )

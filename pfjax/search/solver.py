@@ -5,12 +5,12 @@ stepped on the device until every particle is finished. A problem's key comes fr
 the question), so its particles do not depend on what else is in the batch.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
@@ -22,11 +22,12 @@ from pfjax.reasoning import potentials
 from pfjax.reasoning.particles import Particles
 from pfjax.reasoning.potentials import Potential
 from pfjax.search import composing, methods, prompts
-from pfjax.search.engines import Engines, batch_of, require_batch
-from pfjax.search.finish import finish, generations_of, require_in_place, solutions_of
+from pfjax.search.engines import Engines, batch_of
+from pfjax.search.finish import Cost, Told, finish, generations_of, require_in_place, solutions_of
 from pfjax.search.methods import Method
 from pfjax.search.result import Result, Solution
 from pfjax.search.rewards import Reward
+from pfjax.search.running import Ask, ran
 from pfjax.search.settled import settled
 from pfjax.search.wiring import require_numbers
 from pfjax.settings import asked
@@ -109,34 +110,16 @@ class Solver:
         questions, particles = asked.listed(question), asked.particles(particles)
         keys, found = self.keys(questions, key, ids), methods.find(method)
         encoded = [self.encode(q, found.uses_prm) for q in questions]
-        batch = self.batch(len(questions), particles) if batch is None else batch
-        require_batch(self, batch)
-        began, engine = time.perf_counter(), self.engine(found, particles, batch)
-        watched = self._made.wired(self, found.uses_prm).watched
-        compiled = engine.compilations()
-        rows = zip(range(len(questions)), encoded, keys, questions, strict=True)
-        jobs = [run.Job(*row) for row in rows]
         report = progress or (lambda done, total: None)
-
-        def watch(index: int, history: list[Snapshot]) -> None:
-            if watched:
-                require_numbers(watched, self.policy, questions[index], history)
-
-        histories = run.run(
-            engine,
-            self.budget,
-            jobs,
-            batch,
-            lambda n: report(n, len(jobs)),
-            ahead=self.execution.ahead,
-            watch=watch,
-        )
-        seconds = (time.perf_counter() - began) / len(jobs)
-        cost = seconds, engine.compilations() - compiled
+        asks = Ask(questions, encoded, keys)
+        histories, seconds, compiled = ran(self, found, particles, asks, batch, report)
+        cost = Cost(seconds / len(questions), compiled, len(questions))
+        number = key if isinstance(key, (int, np.integer)) else None
         results = []
         for i, text in enumerate(questions):
             require_in_place(found, histories[i])
-            results.append(finish(self, found, text, encoded[i], histories[i], *cost))
+            told = Told(None if number is None else int(number), None if ids is None else ids[i])
+            results.append(finish(self, found, text, encoded[i], histories[i], cost, told))
         return results[0] if isinstance(question, str) else results
 
     def model(
@@ -196,9 +179,9 @@ class Solver:
             for t in range(len(history) if watched else 0):
                 require_numbers(watched, self.policy, text, history[: t + 1])
         encoded = [self.encode(q, found.uses_prm) for q in questions]
-        cost = float("nan"), 0
+        cost = Cost(float("nan"), 0, len(questions))
         results = [
-            finish(self, found, *row, *cost)
+            finish(self, found, *row, cost)
             for row in zip(questions, encoded, histories, strict=True)
         ]
         return results[0] if isinstance(question, str) else results
@@ -223,6 +206,10 @@ class Solver:
         """What the policy reads of a question, as text."""
         assert self.task.prompt is not None
         return self.task.prompt.text(self.policy.tokenizer, question)
+
+    def watched(self, method: Method) -> str:
+        """The name of a reward whose values have to be looked at; none of most."""
+        return self._made.wired(self, method.uses_prm).watched
 
     def batch(self, problems: int, particles: int) -> int:
         """How many of so many problems are on the device at a time."""

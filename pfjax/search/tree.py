@@ -5,7 +5,6 @@ it was copied from. A finished particle makes no step, so its node is that of an
 A node is alive when a final particle descends from it.
 """
 
-import html
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ class Node:
     finished: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tree:
     """All nodes in order of generation; `leaves[i]` is the node of final particle i."""
 
@@ -53,30 +52,8 @@ class Tree:
             "weights": self.weights,
         }
 
-    def to_html(self, question: str, answer: str | None) -> str:
-        """Nested lists, dead branches greyed; what a notebook shows."""
-        kept = {
-            leaf: sum(w for lf, w in zip(self.leaves, self.weights, strict=True) if lf == leaf)
-            for leaf in self.leaves
-        }
-
-        def item(index: int) -> str:
-            node = self.nodes[index]
-            colour = _colour(node.value) if node.alive else "#999"
-            mark = f" <b>{kept[index]:.0%}</b>" if index in kept else ("" if node.alive else " ✗")
-            text = html.escape(node.text.strip()) or "(empty step)"
-            body = (
-                f'<span style="color:{colour}">{text} <small>{node.value:+.1f}</small>{mark}</span>'
-            )
-            below = "".join(item(c) for c in self.children(index))
-            return f"<li>{body}{f'<ul>{below}</ul>' if below else ''}</li>"
-
-        steps = "".join(item(i) for i in self.children(-1))
-        return (
-            f'<div style="font-family:monospace"><p><b>{html.escape(question)}</b></p>'
-            f"<p>answer: <b>{html.escape(answer or 'none')}</b> &middot; grey: died in resampling "
-            f"&middot; number: PRM log-odds &middot; percent: final weight</p><ul>{steps}</ul></div>"
-        )
+    def __repr__(self) -> str:
+        return f"<Tree of {len(self.nodes)} steps, {len(self.leaves)} particles>"
 
 
 def build(
@@ -111,7 +88,3 @@ def build(
         for k, (t, i, parent) in enumerate(rows)
     ]
     return Tree(nodes, [int(x) for x in newest], [float(w) for w in weights])
-
-
-def _colour(value: float) -> str:
-    return "#1a7f37" if value > 1 else "#9a6700" if value > -1 else "#b42318"

@@ -1,5 +1,6 @@
 """Answers: whether one is the truth, and which of many are the same, for votes."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -9,6 +10,7 @@ from pfjax.tasks.canonical import number
 from pfjax.tasks.extraction import extract_answer as extract_answer
 
 Equal = Callable[[str, str], bool]
+MOST = 8
 Truth = str | int | float | Fraction
 
 
@@ -36,8 +38,8 @@ def same_answer(answer: str | None, truth: Truth, equal: Equal | None = None) ->
 def vote_keys(answers: Sequence[str | None], equal: Equal | None = None) -> list[str | None]:
     """For each answer the text that its votes count for: the canonical form, None for no answer.
 
-    Forms that `equal` calls the same, or that are the same as a third, count together, for the form that
-    comes first in the alphabet, so that the order of answers does not matter.
+    Forms that `equal` calls the same, or that are the same as a third, count together, for the one of most
+    answers, so that their order does not matter. Of many forms each is compared with the `MOST` largest.
 
     >>> vote_keys(["1/2", r"\\frac12", None, "2"])
     ['1/2', '1/2', None, '2']
@@ -49,11 +51,13 @@ def vote_keys(answers: Sequence[str | None], equal: Equal | None = None) -> list
     for form, answer in zip(forms, answers, strict=True):
         if form is not None and answer is not None:
             said[form] = min(said.get(form, answer), answer)
-    leader = {form: form for form in sorted(said)}
-    for i, a in enumerate(leader):
-        for b in list(leader)[:i]:
+    counts = Counter(form for form in forms if form is not None)
+    ordered = sorted(said, key=lambda form: (-counts[form], form))
+    leader = {form: form for form in ordered}
+    for i, b in enumerate(ordered):
+        for a in ordered[: min(i, MOST)]:
             if leader[a] != leader[b] and _may_be(a, b) and _equal(equal, said[a], said[b]):
-                old, new = sorted((leader[a], leader[b]), reverse=True)
+                old, new = sorted((leader[a], leader[b]), key=ordered.index, reverse=True)
                 leader = {k: new if v == old else v for k, v in leader.items()}
     return [None if form is None else leader[form] for form in forms]
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pfjax.settings.words import one_line
-from pfjax.tasks.grading import extract_answer
+from pfjax.tasks.extraction import extract_answer
+from pfjax.tasks.grader import same_math
 
 if TYPE_CHECKING:
     from pfjax.models import Prompt
@@ -20,8 +21,9 @@ class Task:
     `prompt` None is the policy's own (`models.default_prompt`). A `delimiter` ends a step, one text or
     several; "\\n\\n" is any blank line. A `stop` text ends a solution and is no part of it; None: the next
     question of a prompt that is completed as plain text, else none. `stop_at_box` ends a solution with its
-    first closed \\boxed{}. `extract` finds the answer in a solution, or None; `equal`, if given, tells
-    whether two answers that are written otherwise are the same.
+    first closed \\boxed{}. `extract` finds the answer in a solution, or None; `equal` tells whether
+    two answers whose canonical forms differ are the same (None: they never are), by math-verify if nothing else
+    is said.
     """
 
     prompt: "Prompt | None" = None
@@ -29,7 +31,7 @@ class Task:
     stop: str | Sequence[str] | None = None
     stop_at_box: bool = True
     extract: Callable[[str], str | None] = extract_answer
-    equal: Callable[[str, str], bool] | None = None
+    equal: Callable[[str, str], bool] | None = same_math
 
     def __post_init__(self):
         object.__setattr__(self, "delimiter", _texts("delimiter", self.delimiter, least=1))

@@ -133,6 +133,7 @@ class Spelling:
     """The five tokens as a tokenizer that reads one question: PROMPT, whatever is asked."""
 
     token_bytes = TOKENS
+    drops_blank = False
     template = "{{ messages[0].content }}"
 
     def chat(self, messages, **options) -> str:

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 import pfjax
 from pfjax import recipes
 from pfjax.cli import app
-from pfjax.cli.branches import fold, merge
 from pfjax.cli.errors import one_sentence
 from pfjax.cli.options import METHODS, RECIPES
 from pfjax.cli.show import particle_tree
 from pfjax.recipes import Recipe
 from pfjax.search import methods
+from pfjax.search.branches import fold, merge
 from pfjax.search.tree import Node, Tree
 
 EMBEDDED = Path(pfjax.__file__).parent / "embedded"
@@ -165,7 +165,8 @@ def test_solve_json():
     assert [p["index"] for p in document["problems"]] == [6, 7]
     keys = "index question truth answer correct single solutions counts log_evidence method"
     for problem in document["problems"]:
-        assert set(problem) == {*keys.split(), "status", "ess", "tree"}
+        more = "status ess tree format chosen asked"
+        assert set(problem) == {*keys.split(), *more.split()}
         assert len(problem["solutions"]) == 4
         assert {"answer", "correct", "text", "counts"} == set(problem["single"])
         assert problem["counts"]["prm_tokens"] > 0 == problem["single"]["counts"]["prm_tokens"]

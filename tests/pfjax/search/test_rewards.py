@@ -14,8 +14,8 @@ from toy_prms import policy, prm
 import pfjax
 from pfjax import models
 from pfjax.reasoning.asked import Asker, Solutions, step_text
-from pfjax.search import METHODS, RewardError, Solution, rewards
-from pfjax.search.finish import _chosen
+from pfjax.search import METHODS, RewardError, rewards
+from pfjax.search.choosing import chosen
 from pfjax.search.loading import resolve
 from pfjax.tasks import generate
 
@@ -166,16 +166,11 @@ def test_minus_infinity_kills():
 
 def test_what_is_killed_has_no_vote():
     """Two dead solutions say 7, one alive says 5, under every rule; where nobody alive has an answer, none."""
-    dead, alive, none = (_solution(*x) for x in (("7", 0.0), ("5", 0.3), (None, 0.7)))
     log_w = np.log(np.array([1e-300, 1e-300, 0.3, 0.7])) - np.array([np.inf, np.inf, 0, 0])
     values = np.array([-np.inf, -np.inf, 1.0, 2.0])
     for method in METHODS.values():
-        assert _chosen(method, [dead, dead, alive, none], log_w, values) == 2
-    assert _chosen(METHODS["pf"], [dead, dead, none, none], log_w, values) == 3
-
-
-def _solution(answer, weight):
-    return Solution("", [], [], answer, 0.0, weight, 0.0, True, False)
+        assert chosen(method.select, "x", ["7", "7", "5", None], log_w, values) == 2
+    assert chosen(METHODS["pf"].select, "x", ["7", "7", None, None], log_w, values) == 3
 
 
 DOES: list[str] = []

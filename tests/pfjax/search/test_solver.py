@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import pfjax
+from pfjax.search.page import page
 from pfjax.search.tree import build
 from pfjax.tasks import check_steps, generate
 
@@ -142,7 +143,7 @@ def test_two_programs_per_shape():
     assert fresh.compilations() == 2
 
 
-def test_html_shows_every_node_marks_the_dead_and_escapes():
+def test_html_shows_the_tree_as_the_terminal_does_and_escapes():
     """Two particles: the second dies in resampling, the first has two children."""
     tree = build(
         np.array([[0, 1], [0, 0]]),
@@ -154,11 +155,16 @@ def test_html_shows_every_node_marks_the_dead_and_escapes():
     )
     assert [n.alive for n in tree.nodes] == [True, False, True, True]
     assert [n.parent for n in tree.nodes] == [-1, -1, 0, 0] and tree.leaves == [2, 3]
-    html = tree.to_html("1 < 2?", None)
-    assert html.count("<li>") == 4 and html.count("✗") == 1 and "75%" in html
-    assert "a&lt;b" in html and "1 &lt; 2?" in html and "a<b" not in html
-    shown = batch_of_seven()[0]._repr_html_()
-    assert shown.count("<li>") == len(batch_of_seven()[0].tree.nodes)
+    result = dataclasses.replace(
+        batch_of_seven()[0], tree=tree, chosen=0, question="1 < 2?", answer=None
+    )
+    html = page(dataclasses.replace(result, status="<b>"))
+    assert html.count("<li>") == 4 and html.count("<details open>") == 1 and "75%" in html
+    assert html.count("†1") == 1 and "✗" not in html and 'class="d"' in html
+    assert "a&lt;b" in html and "1 &lt; 2?" in html and "a<b" not in html and "&lt;b&gt;" in html
+    assert page(batch_of_seven()[0], 3).count("<li>") < 12 and "more branch" in page(
+        batch_of_seven()[0], 3
+    )
 
 
 def test_bad_arguments():
