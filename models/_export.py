@@ -22,15 +22,19 @@ from pfjax.models.policy import PRM, Policy
 
 _FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json")
 _FILES += ("tokenizer_config.json",)
+_REPLACED = (*_FILES, "chat_template.jinja", "special_tokens_map.json", "added_tokens.json")
+_REPLACED += ("vocab.json", "merges.txt", "tokenizer.model", "model.safetensors.index.json")
+_SHARDS = "model-*-of-*.safetensors"
+_KEPT = ("README*", "LICENSE*", "NOTICE*", "USE_POLICY*", ".gitattributes", ".gitignore")
 _TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bfloat16) -> None:
     """Writes a Hugging Face folder that transformers loads; a PRM has no generation_config.json.
 
-    Files go to a temporary folder beside it, which is then renamed. A folder that exists is
-    replaced if every file in it is one that export writes; CheckpointError otherwise, and for
-    weights that are not finite.
+    Files go to a temporary folder beside it, which is then renamed. A checkpoint that is there already is
+    replaced, its README and licence are kept; CheckpointError if the folder holds anything else or is
+    the hub's own copy, and for weights that are not finite.
     """
     target = Path(folder).expanduser().resolve()
     _check_target(target)
@@ -40,7 +44,7 @@ def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bf
     if isinstance(model, PRM) and model.kind.head == "classes":
         tensors.pop("lm_head.weight", None)
         config = replace(config, architecture=PRM_ARCHITECTURE, tie_embeddings=True)
-    fields = config_to_dict(config, str(dtype))
+    fields = config_to_dict(config, str(dtype)) | dict(model.noted)
     if isinstance(model, PRM) and model.kind != QWEN:
         fields["pfjax_prm"] = model.kind.name
     temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
@@ -54,6 +58,8 @@ def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bf
         weights = temporary / "model.safetensors"
         save_file(tensors, weights, metadata={"format": "pt"})
         weights.chmod((temporary / "config.json").stat().st_mode)  # save_file leaves 0600
+        for path in _kept(target):
+            shutil.copy2(path, temporary)
         _swap(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -95,12 +101,24 @@ def _joined(parts: list[tuple[int, np.ndarray]]) -> np.ndarray:
 def _check_target(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise CheckpointError(f"{target} is a file; export to a folder.")
-    if target.is_dir():
-        foreign = sorted(p.name for p in target.iterdir() if p.name not in _FILES)
-        if foreign:
+    for path in sorted(target.iterdir()) if target.is_dir() else ():
+        if path.is_symlink():
             raise CheckpointError(
-                f"{target} holds {foreign[0]}, which export did not write; choose an empty folder."
+                f"{target} is the hub's own copy, {path.name} is a link; export to another folder."
             )
+        replaced = path.name in _REPLACED or path.match(_SHARDS)
+        if not path.is_file() or not (replaced or _is_kept(path)):
+            raise CheckpointError(
+                f"{target} holds {path.name}, which export did not write; choose an empty folder."
+            )
+
+
+def _kept(target: Path) -> list[Path]:
+    return [p for p in target.iterdir() if _is_kept(p)] if target.is_dir() else []
+
+
+def _is_kept(path: Path) -> bool:
+    return any(path.match(pattern) for pattern in _KEPT)
 
 
 def _swap(temporary: Path, target: Path) -> None:

@@ -4,6 +4,13 @@ from pfjax.models._rope_fields import write_rope
 from pfjax.models.config import DecoderConfig
 
 _ACTIVATIONS = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
+NOTED = ("bos_token_id", "pad_token_id", "eos_token_id", "initializer_range", "attention_dropout")
+NOTED += ("use_cache",)
+
+
+def noted(raw: dict) -> dict:
+    """The fields of a config.json that an export keeps as they are: the decoder does not know them."""
+    return {name: raw[name] for name in NOTED if name in raw}
 
 
 def config_to_dict(config: DecoderConfig, dtype: str = "bfloat16") -> dict:

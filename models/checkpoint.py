@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from pfjax.models import sharding
 from pfjax.models._export import export as export
 from pfjax.models._families import config_from_dict
+from pfjax.models._family_fields import noted
 from pfjax.models._files import read_object
 from pfjax.models._fill import fill
 from pfjax.models._names import PRM_ARCHITECTURE
@@ -58,7 +59,7 @@ def load_policy(
     eos_ids = _eos_ids(folder, settings, raw, tokenizer, config)
     config = _padded(config, mesh)
     decoder = fill(Decoder, config, folder, dtype, mesh)
-    return Policy(_in_format(decoder, weight_format), tokenizer, eos_ids, settings)
+    return Policy(_in_format(decoder, weight_format), tokenizer, eos_ids, settings, noted(raw))
 
 
 def load_prm(
@@ -88,7 +89,7 @@ def load_prm(
         config = replace(config, tie_embeddings=True)  # an lm_head, if any, is left out
         build = ProcessRewardModel if kind.head == "classes" else ValueModel
     module = fill(build, config, folder, dtype, mesh)
-    return PRM(_in_format(module, weight_format), tokenizer, kind)
+    return PRM(_in_format(module, weight_format), tokenizer, kind, noted(raw))
 
 
 def _kind(folder: Path, raw: dict, config: DecoderConfig, tensors: dict) -> PRMKind:

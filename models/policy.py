@@ -4,8 +4,8 @@ Weights are split off the module once: to use changed weights, make a new Policy
 `dataclasses.replace`. Knows nothing of caches or sampling.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import jax
@@ -25,12 +25,16 @@ _BUCKET = 64
 
 @dataclass(frozen=True, eq=False)
 class Policy:
-    """A language model; `generation` is generation_config.json, `eos_ids` end a solution."""
+    """A language model; `generation` is generation_config.json, `eos_ids` end a solution.
+
+    `noted` are fields of config.json that say nothing of the decoder's shape, for `export`.
+    """
 
     decoder: Decoder
     tokenizer: Tokenizer
     eos_ids: tuple[int, ...]
     generation: dict
+    noted: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def config(self) -> DecoderConfig:
@@ -60,11 +64,12 @@ class Policy:
 
 @dataclass(frozen=True, eq=False)
 class PRM:
-    """A process reward model and how it reads a solution."""
+    """A process reward model and how it reads a solution; `noted` as a policy's."""
 
     module: RewardModule
     tokenizer: Tokenizer
     kind: PRMKind = QWEN
+    noted: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def config(self) -> DecoderConfig:

@@ -28,7 +28,7 @@ def token_prm(policy: Policy, plus: str, minus: str, probe: str, *, keep: bool =
     ids = [single(policy.tokenizer, text) for text in (minus, plus)]
     kind = PRMKind("self-tokens", "tokens", _reading(probe, keep), (minus, plus))
     kind.format(policy.tokenizer)  # refuses a tokenizer without the probe
-    return PRM(token_module(policy, *ids), policy.tokenizer, kind)
+    return PRM(token_module(policy, *ids), policy.tokenizer, kind, policy.noted)
 
 
 def _reading(probe: str, keep: bool) -> Callable[[Tokenizer], StepFormat]:
@@ -54,4 +54,4 @@ def value_prm(policy: Policy, probe: str, *, keep: bool = True) -> PRM:
     module.value_head.bias = nnx.Param(jnp.zeros((1,), dtype))
     kind = PRMKind("self-value", "value", _reading(probe, keep))
     kind.format(policy.tokenizer)  # refuses a tokenizer without the probe
-    return PRM(module, policy.tokenizer, kind)
+    return PRM(module, policy.tokenizer, kind, policy.noted)

@@ -85,6 +85,49 @@ def test_an_export_is_replaced_and_anything_else_refused(checkpoint, tmp_path):
         models.export(policy, tmp_path / "out" / "notes.txt")
 
 
+@pytest.mark.parametrize("name", ["tied", "sharded", "prm"])
+def test_a_downloaded_folder_is_replaced(name, copied, expected):
+    """Its chat_template.jinja, shards and slow tokenizer too; what people wrote stays."""
+    folder = copied(name)
+    for more in ("expected.npz", "expected.json"):
+        (folder / more).unlink()
+    for more in ("vocab.json", "merges.txt", "special_tokens_map.json", "README.md", "LICENSE"):
+        (folder / more).write_text(more)
+    load = models.load_prm if name == "prm" else models.load_policy
+    model = load(folder)
+    models.export(model, folder, dtype=jnp.float32)
+    files = [f for f in FILES if name != "prm" or "generation" not in f]
+    assert sorted(os.listdir(folder)) == sorted([*files, "README.md", "LICENSE"])
+    assert (folder / "README.md").read_text() == "README.md"
+    _, texts = expected(name)
+    assert load(folder).tokenizer.chat(texts["messages"]) == texts["prompt"]
+
+
+def test_the_hubs_own_copy_is_left_alone(checkpoint, tmp_path):
+    """Its files are links to blobs; another program would take the export for the download."""
+    for path in checkpoint("tied").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(models.CheckpointError, match="is the hub's own copy, .* is a link"):
+        models.export(models.load_policy(checkpoint("tied")), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tied", "prm"])
+def test_config_keeps_what_the_decoder_does_not_know(name, copied, tmp_path):
+    """Ids of special tokens above all; a policy's own ends win."""
+    folder = copied(name)
+    path = folder / "config.json"
+    own = dict(
+        bos_token_id=1, pad_token_id=0, eos_token_id=3, initializer_range=0.5, use_cache=False
+    )
+    path.write_text(json.dumps(json.loads(path.read_text()) | own | {"quantization_config": {}}))
+    models.export(
+        (models.load_prm if name == "prm" else models.load_policy)(folder), tmp_path / "out"
+    )
+    raw = json.loads((tmp_path / "out" / "config.json").read_text())
+    ends = {"eos_token_id": 3 if name == "prm" else [2, 0]}
+    assert {key: raw[key] for key in own} == own | ends and "quantization_config" not in raw
+
+
 def test_weights_that_are_not_finite_leave_the_old_export(checkpoint, tmp_path):
     policy = models.load_policy(checkpoint("tied"))
     models.export(policy, tmp_path / "out")

@@ -19,11 +19,13 @@ def test_exports_run_in_transformers(name, checkpoint, tmp_path):
 
     source = models.load_policy(checkpoint("tied"))
     decoder = families.decoder(families.config(name))
-    policy = models.Policy(decoder, source.tokenizer, (2, 0), source.generation)
+    noted = {"bos_token_id": 1, "pad_token_id": 3}
+    policy = models.Policy(decoder, source.tokenizer, (2, 0), source.generation, noted)
     models.export(policy, tmp_path / "out", dtype=jnp.float32)
 
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
     assert model.dtype == torch.float32 and model.generation_config.eos_token_id == [2, 0]
+    assert (model.config.bos_token_id, model.config.pad_token_id) == (1, 3)
     tokens = np.random.default_rng(1).integers(0, 131, (3, 29))
     with torch.no_grad():
         wanted = model(torch.tensor(tokens)).logits.numpy()
