@@ -2,6 +2,8 @@
 
 policy    -sum_bt w_bt log p(token_bt | before) / sum_bt w_bt
 PRM       BCE(v at probes, label) + a BCE(v at solution tokens, label) + b policy loss (weight)
+
+A batch without any weight has the loss 0, and what has no weight adds nothing, whatever its value.
 """
 
 import jax
@@ -25,7 +27,7 @@ def policy_loss(graph: nnx.GraphDef) -> Loss:
     def loss(params, batch):
         decoder = nnx.merge(graph, params)
         weight = batch["weight"][:, 1:]
-        total = -jnp.sum(token_log_probs(decoder, batch["ids"]) * weight) / jnp.sum(weight)
+        total = -_mean(token_log_probs(decoder, batch["ids"]), weight)
         return total, {"loss": total}
 
     return loss
@@ -43,8 +45,9 @@ def sequence_loss(graph: nnx.GraphDef) -> Loss:
     def loss(params, batch):
         decoder = nnx.merge(graph, params)
         weight = batch["weight"][:, 1:]
-        total = -jnp.sum(token_log_probs(decoder, batch["ids"]) * weight) / batch["problems"]
-        return total, {"loss": total, "per_token": total * batch["problems"] / jnp.sum(weight)}
+        summed = -_sum(token_log_probs(decoder, batch["ids"]), weight)
+        total = _ratio(summed, batch["problems"])
+        return total, {"loss": total, "per_token": _ratio(summed, jnp.sum(weight))}
 
     return loss
 
@@ -73,5 +76,14 @@ def _chosen(logits: Float[Array, "b t v"], ids: Int[Array, "b t"]) -> Float[Arra
     return jnp.take_along_axis(logp, ids[..., None], axis=-1)[..., 0]
 
 
+def _sum(x: Array, weight: Array) -> Array:
+    return jnp.sum(jnp.where(weight == 0, 0.0, x) * weight)
+
+
 def _mean(x: Array, weight: Array) -> Array:
-    return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+    return _ratio(_sum(x, weight), jnp.sum(weight))
+
+
+def _ratio(total: Array, count: Array) -> Array:
+    """total / count, and 0 where nothing is counted; the gradient too."""
+    return jnp.where(count > 0, total / jnp.where(count > 0, count, 1.0), 0.0)
