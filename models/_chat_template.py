@@ -78,7 +78,8 @@ def render(
     try:
         return compiled.render(known | dict(names))
     except jinja2.TemplateError as error:
-        raise ValueError(f"the chat template refused the messages: {error}") from None
+        said = str(error).rstrip(".")
+        raise ValueError(f"the chat template refused the messages: {said}.") from None
     except (TypeError, ValueError, ArithmeticError, LookupError, RecursionError) as error:
         raise ValueError(
             f"the chat template failed with a {type(error).__name__} ({error}); mend it, or its arguments."

@@ -84,6 +84,14 @@ def require_count(name: str, value: int, at_least: int = 1) -> int:
     raise ValueError(f"{name}: got {value!r}, want a whole number, at least {at_least}")
 
 
+def is_share(value: object) -> bool:
+    """Whether a value is a number above 0 and at most 1."""
+    try:
+        return not isinstance(value, (bool, str)) and 0 < float(value) <= 1  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return False
+
+
 def require_a(name: str, value: object, wanted: type, fix: str) -> None:
     """Raises `ValueError` for a value of another type."""
     if not isinstance(value, wanted):

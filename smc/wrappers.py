@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from pfjax.smc._axes import vmap_axes
 from pfjax.smc._calls import resampled_by
-from pfjax.smc._checks import require_count, require_criterion, require_resampler
+from pfjax.smc._checks import is_share, require_count, require_criterion, require_resampler
 from pfjax.smc.resampling import systematic
 from pfjax.smc.types import Criterion, Resampler, marked_like
 from pfjax.smc.weights import effective_sample_size, log_ratio, usable
@@ -54,9 +54,9 @@ def ess_below(fraction: float) -> Criterion:
 
     Raises `ValueError` for a fraction outside (0, 1], such as a number of particles.
     """
-    if not isinstance(fraction, jax.core.Tracer) and not 0 < fraction <= 1:
+    if not isinstance(fraction, jax.core.Tracer) and not is_share(fraction):
         raise ValueError(
-            f"fraction: got {fraction}, want a fraction of the particles above 0 and at most 1; "
+            f"fraction: got {fraction!r}, want a fraction of the particles above 0 and at most 1; "
             "half of them is ess_below(0.5)"
         )
 

@@ -92,7 +92,9 @@ class TextEngine(Engine):
             if isinstance(host, Asker):
                 told[i] = Told(*map(jnp.asarray, host(x, questions)))
             else:
-                rows = host(Steps(x.new, x.count, x.before, *rooms[i], _behind(x)))
+                room = rooms[i]
+                assert room is not None
+                rows = host(Steps(x.new, x.count, x.before, *room, _behind(x)))
                 pool, told[i] = self._read(pool, i, rows, rooms[i][0])
         pool, snapshot = self._weigh(self.params, context, pool, tuple(told))
         return pool, Found(written.problem, written.decoded, snapshot)

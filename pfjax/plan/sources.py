@@ -36,7 +36,7 @@ def read_prm(name: str, kind: str | None = None) -> Model:
     """
     raw, _ = _read(name)
     config = _config(name, raw)
-    noted = kind or raw.get("pfjax_prm")
+    noted = raw.get("pfjax_prm") if kind is None else kind
     if noted is None and config.architecture == PRM_ARCHITECTURE:
         noted = "qwen"
     if noted is None:

@@ -28,6 +28,8 @@ def resolve(name: str | Path) -> Path:
             f"policy or prm is {shown(name)}, wanted the name of a model or its folder."
         )
     text = str(name)
+    if len(text) > 4096 or "\0" in text or max(map(len, text.split("/"))) > 255:
+        raise ValueError(f"policy or prm is {shown(name)}, which is no name of a folder.")
     if not text.startswith("embedded:"):
         return Path(text).expanduser()
     folder = EMBEDDED / text.removeprefix("embedded:")
