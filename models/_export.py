@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from pfjax.models._families import architecture
 from pfjax.models._family_fields import config_to_dict
 from pfjax.models._files import write_object
-from pfjax.models._names import PRM_ARCHITECTURE, source, weight_dtype
+from pfjax.models._names import PRM_ARCHITECTURE, is_scale, source, weight_dtype
 from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.formats import QWEN
 from pfjax.models.policy import PRM, Policy
@@ -71,11 +71,11 @@ def _tensors(module: nnx.Module, dtype: np.dtype) -> dict[str, np.ndarray]:
     pieces: dict[str, list[tuple[int, np.ndarray]]] = {}
     state = dict(nnx.to_flat_state(nnx.state(module, nnx.Param)))
     for path, leaf in state.items():
-        if path[-1] == "scale" and (*path[:-1], "weight") in state:
-            continue  # of an 8-bit weight
+        if is_scale(path, state):
+            continue
         where = source(path, config)
         value = jax.device_get(leaf[...])
-        if path[-1] == "weight" and (*path[:-1], "scale") in state:
+        if path[-1] in ("weight", "embedding") and (*path[:-1], "scale") in state:
             scale = jax.device_get(state[(*path[:-1], "scale")][...])
             value = value.astype(np.float32) * scale[:, None].astype(np.float32)
         if config.vocab_padding and where.name in (_TABLE, _HEAD):

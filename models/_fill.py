@@ -10,18 +10,19 @@ from typing import TypeVar, cast
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from jax.typing import DTypeLike
 
 from pfjax.models import sharding
-from pfjax.models._names import PRM_ARCHITECTURE, Source, source, weight_dtype
+from pfjax.models._names import PRM_ARCHITECTURE, Source, is_scale, source, weight_dtype
+from pfjax.models._place import place, rounded
 from pfjax.models._tensors import TensorInfo, find_tensors, read_slice
 from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.decoder import Decoder
+from pfjax.models.quantize import quantized_module, require_format
 
 Module = TypeVar("Module", bound=nnx.Module)
 _THREADS = min(8, os.cpu_count() or 1)
-Bounds = tuple[tuple[int, int], ...]
 _TABLE, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -51,10 +52,12 @@ def fill(
     build: Callable[..., Module],
     config: DecoderConfig,
     folder: Path,
+    *,
     dtype: DTypeLike,
+    weight_format: str | None,
     mesh: Mesh | None,
 ) -> Module:
-    """A module with a checkpoint's weights, never initialised at random."""
+    """A module with a checkpoint's weights, never initialised at random, in 8 bits as they are read."""
     dtype = weight_dtype(dtype)
     tensors = find_tensors(folder)
     if config.num_layers > len(tensors):
@@ -62,20 +65,29 @@ def fill(
             f"config.json asks for {config.num_layers} layers, {folder} has {len(tensors)} "
             "tensors; config.json and weights are of different models."
         )
-    module = abstract(build, config)
-    leaves = [(path, leaf) for path, leaf in nnx.iter_graph(module) if isinstance(leaf, nnx.Param)]
-    sources = [(leaf.shape, source(path, config)) for path, leaf in leaves]
-    wanted = _stored_shapes(sources, config)
+    module = abstract(_in_format(build, weight_format), config)
+    params = {path: x for path, x in nnx.iter_graph(module) if isinstance(x, nnx.Param)}
+    stored = [path for path in params if not is_scale(path, params)]
+    sources = {path: source(path, config) for path in stored}
+    wanted = _stored_shapes([(params[path].shape, sources[path]) for path in stored], config)
     _compare(folder, wanted, tensors)
 
-    def read(number: int) -> jax.Array:
-        shape, where = sources[number]
-        at = None if mesh is None else sharding.weight_sharding(leaves[number][0], config, mesh)
-        return _place(shape, where, tensors[where.name], dtype, at)
+    def at(path: tuple) -> Sharding | None:
+        return None if mesh is None else sharding.weight_sharding(path, config, mesh)
+
+    def read(path: tuple) -> None:
+        where, scale = sources[path], (*path[:-1], "scale")
+        info, shape = tensors[where.name], params[path].shape
+        if weight_format is None or scale == path or scale not in params or path[-1] == "bias":
+            params[path].set_value(place(shape, where, info, dtype, at(path)))
+            return
+        both = at(path), at(scale)
+        rows, scales = rounded(shape, where, info, weight_format, both)
+        params[path].set_value(rows)
+        params[scale].set_value(scales)
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for (_, leaf), array in zip(leaves, pool.map(read, range(len(leaves))), strict=True):
-            leaf.set_value(array)
+        list(pool.map(read, stored))
     if _HEAD in tensors and _HEAD not in wanted and config.architecture != PRM_ARCHITECTURE:
         if "v_head.summary.weight" not in tensors:
             _check_tied(folder, tensors)
@@ -96,33 +108,11 @@ def _stored_shapes(
     return shapes
 
 
-def _place(
-    shape: tuple[int, ...],
-    where: Source,
-    info: TensorInfo,
-    dtype: np.dtype,
-    at: jax.sharding.Sharding | None,
-) -> jax.Array:
-    """A parameter on its devices, of which this process reads its own part."""
-    everything = (slice(None),) * len(shape)
-    indices = {None: everything} if at is None else at.addressable_devices_indices_map(shape)
-    parts = {
-        device: tuple(s.indices(n)[:2] for s, n in zip(index or (), shape, strict=True))
-        for device, index in indices.items()
-    }
-
-    box = stored = tuple((min(axis)[0], max(axis)[1]) for axis in zip(*parts.values(), strict=True))
-    if where.rows:
-        (start, stop), *rest = box
-        stored = ((start + where.rows[0], stop + where.rows[0]), *rest)
-    whole = read_slice(where.name, info, stored, dtype)
-    arrays = [jax.device_put(whole[_within(box, part)], device) for device, part in parts.items()]
-    return arrays[0] if at is None else jax.make_array_from_single_device_arrays(shape, at, arrays)
-
-
-def _within(box: Bounds, part: Bounds) -> tuple[slice, ...]:
-    pairs = zip(box, part, strict=True)
-    return tuple(slice(start - first, stop - first) for (first, _), (start, stop) in pairs)
+def _in_format(build: Callable[..., Module], weight_format: str | None) -> Callable[..., Module]:
+    if weight_format is None:
+        return build
+    require_format(weight_format)
+    return lambda config, rngs: quantized_module(build(config, rngs=rngs), weight_format)
 
 
 def _compare(folder: Path, wanted: dict[str, tuple], tensors: dict[str, TensorInfo]) -> None:

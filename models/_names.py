@@ -1,5 +1,6 @@
 """Where a parameter stands in a Hugging Face file, and which dtypes weights may have."""
 
+from collections.abc import Container
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -34,6 +35,11 @@ def source(path: tuple, config: DecoderConfig) -> Source:
         name, rows = fused[name]
     stem = _HEADS.get(parts[0]) or ".".join(["model", *parts[:-2], name])
     return Source(f"{stem}.{kind}", rows)
+
+
+def is_scale(path: tuple, paths: Container[tuple]) -> bool:
+    """Whether a parameter is the scales of an 8-bit weight, which no file holds."""
+    return path[-1] == "scale" and any((*path[:-1], w) in paths for w in ("weight", "embedding"))
 
 
 def _fused(config: DecoderConfig) -> dict[str, tuple[str, tuple[int, int]]]:

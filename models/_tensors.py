@@ -65,7 +65,7 @@ def read_slice(
     if not bounds:
         bounds, info = [(0, 1)], info._replace(shape=(1,))
         return read_slice(name, info, bounds, dtype).reshape(())
-    out = _aligned(tuple(stop - start for start, stop in bounds), dtype)
+    out = aligned(tuple(stop - start for start, stop in bounds), dtype)
     first, last = bounds[0][0], min(bounds[0][1], info.shape[0])
     out[max(last - first, 0) :] = 0
     rest = tuple(slice(start, stop) for start, stop in bounds[1:])
@@ -117,7 +117,7 @@ def _reused(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[:size].view(dtype).reshape(shape)
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Uninitialised memory that jax on a CPU takes over without a copy."""
     size = prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)

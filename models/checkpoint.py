@@ -9,7 +9,6 @@ values for NaN and infinity. On a mesh every device reads its own slice of each 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -30,10 +29,7 @@ from pfjax.models.decoder import Decoder
 from pfjax.models.formats import PRM_KINDS, QWEN, SKYWORK, PRMKind
 from pfjax.models.policy import PRM, Policy
 from pfjax.models.prm import ProcessRewardModel, TokenModel, ValueModel
-from pfjax.models.quantize import quantized_module
 from pfjax.models.tokenizer import Tokenizer
-
-Module = TypeVar("Module", bound=nnx.Module)
 
 
 def load_policy(
@@ -45,7 +41,7 @@ def load_policy(
 ) -> Policy:
     """A policy from a Hugging Face folder; CheckpointError if it cannot be used.
 
-    `weight_format` "int8" or "fp8" stores the matrices of the layers in 8 bits. With a `mesh`
+    `weight_format` "int8" or "fp8" stores matrices and embeddings in 8 bits, rounded as they are read. With a `mesh`
     weights are split over its "model" axis, see `pfjax.models.sharding`.
     """
     folder, raw, config = _open(path)
@@ -58,8 +54,8 @@ def load_policy(
     settings = read_object(generation) if generation.exists() else {}
     eos_ids = _eos_ids(folder, settings, raw, tokenizer, config)
     config = _padded(config, mesh)
-    decoder = fill(Decoder, config, folder, dtype, mesh)
-    return Policy(_in_format(decoder, weight_format), tokenizer, eos_ids, settings, noted(raw))
+    decoder = fill(Decoder, config, folder, dtype=dtype, weight_format=weight_format, mesh=mesh)
+    return Policy(decoder, tokenizer, eos_ids, settings, noted(raw))
 
 
 def load_prm(
@@ -88,8 +84,8 @@ def load_prm(
     else:
         config = replace(config, tie_embeddings=True)  # an lm_head, if any, is left out
         build = ProcessRewardModel if kind.head == "classes" else ValueModel
-    module = fill(build, config, folder, dtype, mesh)
-    return PRM(_in_format(module, weight_format), tokenizer, kind, noted(raw))
+    module = fill(build, config, folder, dtype=dtype, weight_format=weight_format, mesh=mesh)
+    return PRM(module, tokenizer, kind, noted(raw))
 
 
 def _kind(folder: Path, raw: dict, config: DecoderConfig, tensors: dict) -> PRMKind:
@@ -104,10 +100,6 @@ def _kind(folder: Path, raw: dict, config: DecoderConfig, tensors: dict) -> PRMK
         f"{folder} holds a {config.architecture} without a reward head; load it with load_policy, or "
         "say how it reads solutions, as in load_prm(path, kind=models.RLHFLOW)."
     )
-
-
-def _in_format(module: Module, weight_format: str | None) -> Module:
-    return module if weight_format is None else quantized_module(module, weight_format)
 
 
 def _padded(config: DecoderConfig, mesh: Mesh | None) -> DecoderConfig:

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from pfjax.models.attention import Segment, attend, causal_mask
 from pfjax.models.config import DecoderConfig
-from pfjax.models.linear import Linear, multiply
+from pfjax.models.embedding import Embedding
+from pfjax.models.linear import Linear
 from pfjax.models.rope import rope_angles, rotate
 
 Attention = Callable[[int, Array, Array, Array], Array]
@@ -115,7 +116,7 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs):
         self.config = config
         rows = config.vocab_size + config.vocab_padding
-        self.embed_tokens = nnx.Embed(rows, config.hidden_size, rngs=rngs)
+        self.embed_tokens = Embedding(rows, config.hidden_size, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_layers)])
         self.norm = RMSNorm(config.hidden_size, config)
         if not config.tie_embeddings:
@@ -130,7 +131,7 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "*b t e"]:
         """Hidden states; `context` is the length each sequence may reach, see `rope_angles`."""
         config = self.config
-        h = jnp.take(self.embed_tokens.embedding[...], tokens, axis=0)
+        h = self.embed_tokens(tokens, self.norm.scale[...].dtype)
         if config.embedding_multiplier != 1.0:
             h = h * jnp.asarray(config.embedding_multiplier, h.dtype)
         rope = rope_angles(config.rope, config.head_dim, positions, context)
@@ -145,7 +146,7 @@ class Decoder(nnx.Module):
     def logits(self, hidden: Float[Array, "*b e"]) -> Float[Array, "*b v"]:
         """float32 logits of hidden states."""
         if self.config.tie_embeddings:
-            z = multiply(hidden, self.embed_tokens.embedding[...], dtype=jnp.float32)
+            z = self.embed_tokens.products(hidden)
         else:
             z = self.lm_head(hidden).astype(jnp.float32)
         if self.config.vocab_padding:

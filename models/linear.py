@@ -12,9 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
+
+from pfjax.models.sharding import partitioned
 
 _FEW = 64
+_SMALL, _BLOCK = 1 << 16, 1 << 20
 FORMATS = {"int8": (jnp.int8, 127.0), "fp8": (jnp.float8_e4m3fn, 448.0)}
 
 
@@ -28,8 +31,10 @@ class Linear(nnx.Module):
         self.scale: nnx.Param | None = nnx.data(None)
 
     def __call__(self, x: Float[Array, "*b inputs"]) -> Float[Array, "*b outputs"]:
-        y = _product(x, self.weight[...].astype(x.dtype))
-        if self.scale is not None:
+        if self.scale is None:
+            y = _product(x, self.weight[...].astype(x.dtype))
+        else:
+            y = multiply_stored(x, self.weight[...], dtype=x.dtype)
             y = y * _row(self.scale[...], y)
         return y if self.bias is None else y + _row(self.bias[...], y)
 
@@ -48,8 +53,9 @@ def quantize(
     dtype, top = FORMATS[weight_format]
     weight = weight.astype(jnp.float32)
     largest = jnp.max(jnp.abs(weight), axis=1)
-    scale = jnp.where(largest > 0, largest / top, 1.0)
-    ratio = weight / scale[:, None]
+    # Products, because the host has to get the same bits: XLA divides by what is broadcast so, or not.
+    scale = jnp.where(largest > 0, largest * jnp.float32(1 / top), 1.0)
+    ratio = weight * (1 / scale)[:, None]
     return (jnp.round(ratio) if weight_format == "int8" else ratio).astype(dtype), scale
 
 
@@ -93,6 +99,34 @@ def _on_cpu(x: Array, weight: Array, *, dtype: DTypeLike) -> Array:
     y = _plain(weight, x.reshape(-1, x.shape[-1]), dtype=jnp.float32)
     # Without the barrier the compiler would exchange the operands again.
     return jax.lax.optimization_barrier(y).T.astype(dtype).reshape(*x.shape[:-1], len(weight))
+
+
+def multiply_stored(
+    x: Float[Array, "*b inputs"], weight: Shaped[Array, "outputs inputs"], *, dtype: DTypeLike
+) -> Float[Array, "*b outputs"]:
+    """`multiply` with a weight that is kept as other numbers than x, such as int8."""
+    whole, blocks = partial(_converted, dtype=dtype), partial(_by_blocks, dtype=dtype)
+    if weight.size < _SMALL or partitioned():
+        return whole(x, weight)
+    return jax.lax.platform_dependent(x, weight, cpu=blocks, default=whole)
+
+
+def _converted(x: Array, weight: Array, dtype: DTypeLike) -> Array:
+    return multiply(x, weight.astype(x.dtype), dtype=dtype)
+
+
+def _by_blocks(x: Array, weight: Array, dtype: DTypeLike) -> Array:
+    # XLA:CPU converts all weights of a program before its first product; in a loop one block at a time.
+    count = max(2, -(-weight.size // _BLOCK))
+    size = len(weight) // count
+
+    def block(start: Array) -> Array:
+        return _converted(x, jax.lax.dynamic_slice_in_dim(weight, start, size), dtype)
+
+    y = jax.lax.map(block, size * jnp.arange(count, dtype=jnp.int32))
+    y = jnp.moveaxis(y, 0, -2).reshape(*x.shape[:-1], -1)
+    rest = weight[count * size :]
+    return jnp.concatenate([y, _converted(x, rest, dtype)], axis=-1) if len(rest) else y
 
 
 def _rows(x: Array) -> int:

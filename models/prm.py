@@ -67,7 +67,7 @@ class TokenModel(nnx.Module):
         """float32 logits of the tokens for wrong and right."""
         ids = jnp.array([self.minus, self.plus], jnp.int32)
         if self.config.tie_embeddings:
-            rows = jnp.take(self.decoder.embed_tokens.embedding[...], ids, axis=0)
+            rows = self.decoder.embed_tokens(ids, hidden.dtype)
             z = multiply(hidden, rows, dtype=jnp.float32)
         else:
             head = self.decoder.lm_head

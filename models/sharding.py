@@ -62,10 +62,8 @@ def weight_spec(path: tuple, config: DecoderConfig, size: int) -> P:
     name, leaf = parts[-2], parts[-1]
     if size == 1:
         return P()
-    if name == "embed_tokens":
-        return P("model", None)
-    if name == "lm_head":
-        return P("model", None) if leaf == "weight" else P("model")
+    if name in ("embed_tokens", "lm_head"):
+        return P("model", None) if leaf in ("embedding", "weight") else P("model")
     heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
     heads |= {"v_proj": config.num_kv_heads, "o_proj": config.num_heads}
     if heads.get(name, config.intermediate_size) % size:
@@ -108,6 +106,11 @@ def by_heads(x: Array, axis: int) -> Array:
         return x
     spec = P() if x.shape[axis] % size else P(*[None] * axis, "model")
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def partitioned() -> bool:
+    """Whether the compiler divides what is traced here over a "model" axis."""
+    return _auto_size() is not None
 
 
 def _auto_size() -> int | None:

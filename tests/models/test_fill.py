@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from pfjax import models
 from pfjax.models import _fill
 from pfjax.models._names import Source
+from pfjax.models._place import place
 from pfjax.models._tensors import _finite, find_tensors
 from pfjax.models.prm import ProcessRewardModel, TokenModel
 
@@ -53,7 +54,7 @@ def test_every_device_gets_its_part(tmp_path, spec, dtype):
     for name, x in stored.items():
         where = Source(name, (8, 24) if name == "fused" else None)
         shape = (16, 12) if name == "fused" else x.shape
-        found[name] = _fill._place(shape, where, tensors[name], np.dtype(dtype), at)
+        found[name] = place(shape, where, tensors[name], np.dtype(dtype), at)
     for name, x in stored.items():
         wanted = (x[8:24] if name == "fused" else x).astype(dtype)
         assert found[name].dtype == dtype
