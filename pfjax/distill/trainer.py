@@ -1,8 +1,8 @@
 """A resumable optax training loop.
 
 Batch number i is a pure function of i, and (weights, optimiser state, step) is saved with orbax, so
-a run that was killed and started again gives the same weights, bitwise on CPU. Knows nothing of
-tokens, policies or tasks.
+a run that was killed and started again gives the same weights, bitwise on CPU. A step whose loss, gradient
+or update is not finite changes nothing and is counted. Knows nothing of tokens, policies or tasks.
 """
 
 import json
@@ -17,8 +17,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+from pfjax.distill import interruption, log
+from pfjax.distill.run_folder import FolderError, locked, write
+
+SHAPES = "shapes.json"
+LOG_EVERY = 20
+MOST_SKIPPED = 20
 Batch = dict[str, np.ndarray]
 Loss = Callable[[PyTree, dict[str, Array]], tuple[Array, dict[str, Array]]]
+
+
+class TrainingError(ValueError):
+    """Training that cannot go on; one sentence with the cause and the fix."""
 
 
 class Schedule(NamedTuple):
@@ -57,45 +67,91 @@ def fit(
     *,
     folder: Path,
     save_every: int = 200,
+    before: int = 0,
     report: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
 ) -> PyTree:
     """Trains `params` for schedule.steps steps and returns them.
 
     `loss(params, batch)` gives (scalar, metrics). Checkpoints and a `log.jsonl` go to `folder`; a
-    later call with the same folder continues from the newest checkpoint, and a finished run returns
-    its weights at once.
+    later call with the same folder continues from the newest checkpoint, which it reports as
+    {"resumed": step}, and a finished run returns its weights at once. `before` is added to the steps that
+    are told. Metrics count steps that were `skipped` for what was not finite; TrainingError after
+    MOST_SKIPPED in a row. On SIGINT or SIGTERM the step is finished and saved, then `Interrupted` is raised.
+    FolderError if another process trains there, or another model was.
     """
     optimizer = schedule.optimizer()
     # The optimiser state is donated each step, so the initial weights must not be shared with the caller.
     params = jax.tree.map(jnp.copy, params)
-    carry = {"params": params, "opt": optimizer.init(params)}
-
-    def step(carry, data):
-        (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(carry["params"], data)
-        updates, opt = optimizer.update(grads, carry["opt"], carry["params"])
-        params = optax.apply_updates(carry["params"], updates)
-        return {"params": params, "opt": opt}, metrics | {"grad": optax.tree.norm(grads)}
-
-    step = jax.jit(step, donate_argnums=0)
-    with _manager(folder, save_every) as manager:
+    skipped = {name: jnp.zeros((), jnp.int32) for name in ("all", "now", "row")}
+    carry = {"params": params, "opt": optimizer.init(params), "skipped": skipped}
+    step = jax.jit(_step(loss, optimizer), donate_argnums=0)
+    most = min(MOST_SKIPPED, schedule.steps)
+    folder.mkdir(parents=True, exist_ok=True)
+    with interruption.watched(), locked(folder / "fit.lock"), _manager(folder) as manager:
         start = manager.latest_step() or 0
+        _require_shapes(folder, params, start > 0)
+        log.cut(folder, start)
         if start:
             carry = _restore(manager, start, carry)
-        began = time.perf_counter()
+        if 0 < start < schedule.steps:
+            report(before + start, {"resumed": before + start})
+        began, saved = time.perf_counter(), start
         for i in range(start, schedule.steps):
             carry, metrics = step(carry, batch(i))
-            if (i + 1) % 20 == 0 or i + 1 == schedule.steps:
+            done, last = i + 1, i + 1 == schedule.steps
+            stopping = interruption.noted() is not None and not last
+            logging, saving = done % LOG_EVERY == 0 or last, done % save_every == 0 or last
+            if logging or saving or stopping:
+                _require_finite(carry["skipped"], most, before + done, before + saved, schedule)
+            if logging or stopping:
                 row = {k: float(v) for k, v in metrics.items()}
                 row["seconds"] = time.perf_counter() - began
-                _log(folder, i + 1, row)
-                report(i + 1, row)
-            if (i + 1) % save_every == 0 or i + 1 == schedule.steps:
-                _save(manager, i + 1, carry)
+                if logging:
+                    log.append(folder, done, row)
+                report(before + done, row)
+            if saving or stopping:
+                _save(manager, done, carry)
+                saved = done
+            if stopping:
+                manager.wait_until_finished()
+                interruption.check(f"at step {before + done}")
         manager.wait_until_finished()
     return carry["params"]
 
 
-def _manager(folder: Path, save_every: int):
+def _step(loss: Loss, optimizer: optax.GradientTransformation):
+    def step(carry, data):
+        (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(carry["params"], data)
+        updates, opt = optimizer.update(grads, carry["opt"], carry["params"])
+        norm = optax.tree.norm(grads)
+        fine = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+        new = {"params": optax.apply_updates(carry["params"], updates), "opt": opt}
+        new = {
+            k: jax.tree.map(lambda a, b: jnp.where(fine, a, b), v, carry[k]) for k, v in new.items()
+        }
+        new["skipped"] = _count(carry["skipped"], fine)
+        return new, metrics | {"grad": norm, "skipped": new["skipped"]["all"]}
+
+    return step
+
+
+def _count(skipped: dict[str, Array], fine: Array) -> dict[str, Array]:
+    """Steps skipped in all, in a row until now, and in the longest row."""
+    bad = jnp.where(fine, jnp.int32(0), jnp.int32(1))
+    now = (skipped["now"] + bad) * bad
+    return {"all": skipped["all"] + bad, "now": now, "row": jnp.maximum(skipped["row"], now)}
+
+
+def _require_finite(skipped, most: int, step: int, saved: int, schedule: Schedule) -> None:
+    if int(skipped["row"]) >= most:
+        kept = f"the checkpoint of step {saved} stays" if saved else "nothing was saved"
+        raise TrainingError(
+            f"{int(skipped['row'])} steps in a row up to step {step} had a loss or gradient that is not finite and "
+            f"were skipped; {kept}; look at the batches and the weights, or lower the rate ({schedule.rate:g})."
+        )
+
+
+def _manager(folder: Path):
     import orbax.checkpoint as ocp
 
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
@@ -105,7 +161,7 @@ def _manager(folder: Path, save_every: int):
 def _save(manager, step: int, carry: PyTree) -> None:
     import orbax.checkpoint as ocp
 
-    manager.save(step, args=ocp.args.StandardSave(carry))
+    manager.save(step, args=ocp.args.StandardSave(carry), force=True)
 
 
 def _restore(manager, step: int, like: PyTree) -> PyTree:
@@ -114,6 +170,17 @@ def _restore(manager, step: int, like: PyTree) -> PyTree:
     return manager.restore(step, args=ocp.args.StandardRestore(like))
 
 
-def _log(folder: Path, step: int, row: dict[str, float]) -> None:
-    with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"step": step} | row) + "\n")
+def _require_shapes(folder: Path, params: PyTree, begun: bool) -> None:
+    """Notes the shapes of the weights; FolderError if those of a run that has begun are others.
+
+    Compared here: a restore of orbax that fails leaves reads behind that end in a closed event loop.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    mine = {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+    path = folder / SHAPES
+    if not begun:
+        write(path, json.dumps(mine, indent=0) + "\n")
+    elif not path.exists() or json.loads(path.read_text(encoding="utf-8")) != mine:
+        raise FolderError(
+            f"{folder / 'checkpoints'} is of another model, or of an older pfjax; give another folder (--out)."
+        )

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from pfjax import models
-from pfjax.distill import batches, losses, trainer
+from pfjax.distill import batches, losses, run_folder, trainer
 from pfjax.embedded.tokenizer import EOS, write_tokenizer
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder
@@ -43,6 +43,7 @@ class Stage(NamedTuple):
 class Plan(NamedTuple):
     """Sizes of one embedded policy, and its stages, run one after the other."""
 
+    name: str
     hidden: int
     feed_forward: int
     layers: int
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
 
 
 SMALL = Plan(
+    "embedded-small",
     96,
     256,
     3,
@@ -73,6 +75,7 @@ SMALL = Plan(
     (Stage(trainer.Schedule(3500, 2.5e-3)), Stage(trainer.Schedule(2500, 1.5e-3))),
 )
 LARGE = Plan(
+    "embedded-large",
     128,
     384,
     4,
@@ -88,6 +91,11 @@ LARGE = Plan(
 
 def train_policy(plan: Plan, folder: Path, progress: Progress) -> dict:
     """Trains, exports to folder/model, and measures on held-out validation problems."""
+    with run_folder.claimed(folder, plan.name, plan._asdict()):
+        return _train(plan, folder, progress)
+
+
+def _train(plan: Plan, folder: Path, progress: Progress) -> dict:
     tokenizer = _tokenizer(folder)
     decoder = Decoder(plan.config(), rngs=nnx.Rngs(0))
     _fourier_numbers(decoder, tokenizer)
@@ -95,15 +103,15 @@ def train_policy(plan: Plan, folder: Path, progress: Progress) -> dict:
     params, total = nnx.to_pure_dict(state), sum(s.schedule.steps for s in plan.stages)
     done = 0
     for number, (schedule, drills) in enumerate(plan.stages):
-        before = done
         params = trainer.fit(
             params,
             losses.policy_loss(graph),
-            partial(_batch, tokenizer, before, drills),
+            partial(_batch, tokenizer, done, drills),
             schedule,
             folder=folder / f"stage-{number}",
             save_every=500,
-            report=lambda step, row, before=before: progress(before + step, total, row),
+            before=done,
+            report=lambda step, row: progress(step, total, row),
         )
         done += schedule.steps
         export = folder if number + 1 == len(plan.stages) else folder / f"stage-{number}"

@@ -20,18 +20,17 @@ import numpy as np
 from flax import nnx
 
 from pfjax import models
-from pfjax.distill import batches, losses, trainer
-from pfjax.embedded.tokenizer import PROBE
+from pfjax.distill import batches, losses, run_folder, trainer
 from pfjax.models.prm import ProcessRewardModel
+from pfjax.recipes import labelled
 from pfjax.recipes.embedded import drill
+from pfjax.recipes.labelled import FIRST
 from pfjax.recipes.recipe import Progress, Recipe
 from pfjax.search.loading import resolve
-from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
 
 EXTRA_LAYERS = 2
-PROBLEMS, SAMPLES, FIRST = 16384, 4, 10_000_000
-WIDTH, ROWS = 160, 64
+PROBLEMS, ROWS = 16384, 64
 SLIPS = (-3, -2, -1, 1, 2, 3, -10, 10, -5, 5)
 _LABELS = ("probe", "token", "label")
 
@@ -66,14 +65,28 @@ def train(
 
     The PRM grows from `trunk`, or goes on from the PRM `start`.
     """
+    names = {"policy": policy, "trunk": trunk, "start": start}
+    settings = names | {"stages": list(stages), "problems": problems}
+    with run_folder.claimed(folder, "embedded-prm", settings):
+        return _train(folder, progress, names, stages, problems)
+
+
+def _train(
+    folder: Path,
+    progress: Progress,
+    names: dict[str, str | None],
+    stages: Sequence[Stage],
+    problems: int,
+) -> dict:
+    start, policy, trunk = names["start"], names["policy"], names["trunk"]
+    assert policy is not None and trunk is not None
     sampler, base = models.load_policy(resolve(policy)), models.load_policy(resolve(trunk))
-    data = _data(folder / "samples.npz", sampler, problems, progress)
+    data = labelled.samples(folder / "samples.npz", sampler, problems, progress)
     module = grow(base, EXTRA_LAYERS) if start is None else models.load_prm(resolve(start)).module
     graph, state = nnx.split(module)
     params, done = nnx.to_pure_dict(state), 0
     total = sum(stage.schedule.steps for stage in stages)
     for number, (schedule, kinds) in enumerate(stages):
-        before = done
         params = trainer.fit(
             params,
             losses.prm_loss(graph),
@@ -81,7 +94,8 @@ def train(
             schedule,
             folder=folder / f"stage-{number}",
             save_every=500,
-            report=lambda step, row, before=before: progress(before + step, total, row),
+            before=done,
+            report=lambda step, row: progress(step, total, row),
         )
         done += schedule.steps
     prm = models.PRM(nnx.merge(graph, params), base.tokenizer)
@@ -111,77 +125,6 @@ def grow(base: models.Policy, layers: int) -> ProcessRewardModel:
     return module
 
 
-def encode(
-    tokenizer: models.Tokenizer, problem: orchard.Problem, steps: list[str]
-) -> dict[str, list[float]]:
-    """One labelled row: ids, probe, token, label, weight; see losses.prm_loss."""
-    prompt, probe = models.Prompt().ids(tokenizer, problem.question), tokenizer.token_id(PROBE)
-    blank = [0.0] * len(prompt)
-    row = {"ids": [float(i) for i in prompt]} | {
-        k: list(blank) for k in ("probe", "token", "label", "weight")
-    }
-    right = True
-    for step, good in zip(steps, orchard.check_steps(problem, steps), strict=True):
-        tokens = tokenizer.encode(step)
-        slip = 0
-        if right and not good:
-            slip = _first_difference(tokens, tokenizer.encode(_reference(problem, step)))
-        clean = [float(right and (good or j < slip)) for j in range(len(tokens))]
-        right = right and good
-        row["ids"] += [*tokens, probe]
-        row["probe"] += [0.0] * len(tokens) + [1.0]
-        row["token"] += [1.0] * len(tokens) + [0.0]
-        row["label"] += [*clean, float(right)]
-        row["weight"] += [*clean, 0.0]
-    return row
-
-
-def _reference(problem: orchard.Problem, step: str) -> str:
-    if "\\boxed" in step:
-        return problem.steps[-1]
-    name = step.split(" ", 1)[0]
-    return next((s.step for s in problem.statements if s.name == name), "")
-
-
-def _first_difference(ours: list[int], reference: list[int]) -> int:
-    pairs = zip(ours, reference, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(reference)))
-
-
-def _data(path: Path, sampler: models.Policy, count: int, progress: Progress) -> batches.Batch:
-    """Labelled rows of the sampler's solutions of train problems.
-
-    Kept in `path` for a resumed run.
-    """
-    if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
-    problems = [orchard.generate(FIRST + i, depth=(3, 7)) for i in range(count)]
-    solver = Solver(sampler, None)
-    results = solver.solve(
-        [p.question for p in problems],
-        SAMPLES,
-        key=0,
-        method="majority",
-        progress=lambda done, total: progress(0, 1, {"sampled": done}),
-    )
-    rows = [
-        encode(sampler.tokenizer, p, s.steps)
-        for p, r in zip(problems, results, strict=True)
-        for s in r.solutions
-    ]
-    rows = [r for r in rows if len(r["ids"]) <= WIDTH]
-    order = np.random.default_rng(0).permutation(len(rows))
-    rows = [rows[i] for i in order]
-    data = {k: batches.pad([r[k] for r in rows], WIDTH, np.float32) for k in rows[0]}
-    data["ids"] = data["ids"].astype(np.int32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, **data)
-    part.rename(path)
-    return data
-
-
 def _batch(
     tokenizer: models.Tokenizer, data: batches.Batch, kinds: tuple[str, ...], i: int
 ) -> batches.Batch:
@@ -205,7 +148,7 @@ def _batch(
 def _references(tokenizer: models.Tokenizer, i: int, depth: int) -> batches.Batch:
     """Reference solutions with their probes, for the language-model loss alone."""
     problems = [orchard.generate(FIRST + ROWS * i + j, depth=(depth, depth)) for j in range(ROWS)]
-    rows = [encode(tokenizer, p, p.steps) for p in problems]
+    rows = [labelled.encode(tokenizer, p, p.steps) for p in problems]
     width = batches.bucket([r["ids"] for r in rows], 64)
     batch = {k: batches.pad([r[k] for r in rows], width, np.float32) for k in ("ids", "weight")}
     blank = {k: 0 * batch["weight"] for k in _LABELS}

@@ -7,7 +7,7 @@ import pytest
 from pfjax import models
 from pfjax.embedded.tokenizer import PROBE
 from pfjax.models.decoder import forward
-from pfjax.recipes import embedded_prm
+from pfjax.recipes import embedded_prm, labelled
 from pfjax.search.loading import resolve
 from pfjax.tasks import orchard
 
@@ -53,7 +53,7 @@ def test_labels_turn_at_the_first_wrong_token():
     steps = list(problem.steps)
     name, value = problem.statements[1].name, problem.statements[1].value
     steps[1] = steps[1].replace(f" {value}.", f" {(value + 7) % 99}.")
-    row = embedded_prm.encode(SMALL.tokenizer, problem, steps)
+    row = labelled.encode(SMALL.tokenizer, problem, steps)
     probes = [label for label, probe in zip(row["label"], row["probe"], strict=True) if probe]
     assert probes == [1.0, 0.0, 0.0, 0.0, 0.0], (name, steps)
     wrong = row["label"].index(0.0, row["probe"].index(1.0))

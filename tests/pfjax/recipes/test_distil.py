@@ -1,8 +1,5 @@
-"""Training resumes bitwise after SIGKILL, and one round of distillation runs end to end on real
-parts.
-"""
+"""Distillation resumes bitwise after SIGKILL, end to end on real parts; what its batches hold."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,26 +7,21 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from pfjax import models
-from pfjax.distill import trainer
-from pfjax.distill.search_data import weighted_solutions
 from pfjax.recipes import RECIPES, distil
 
 SCRIPT = """
 import sys
 from pathlib import Path
-from pfjax.distill import trainer
 from pfjax.recipes import distil
 distil.ROWS = 16
 distil.train(
     Path(sys.argv[1]),
     lambda step, steps, row: print(step, flush=True),
-    problems=8,
-    particles=4,
+    distil.Options(problems=8, particles=4),
     held_out=0,
     schedule=trainer.Schedule(steps=120, rate=5e-4, warmup=10),
     save_every=20,
@@ -81,69 +73,6 @@ def weights_of_embedded() -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-@pytest.fixture
-def standard_promotion():
-    """optax's schedules mix int32 counts and floats."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
-
-
-@pytest.mark.usefixtures("standard_promotion")
-def test_fit_resumes_bitwise_and_logs(tmp_path):
-    """Interrupted by an exception after step 30, continued from the checkpoint at 20."""
-
-    def loss(params, batch):
-        error = jnp.mean((batch["x"] @ params["w"] - batch["y"]) ** 2)
-        return error, {"loss": error}
-
-    def batch(i: int):
-        rng = np.random.default_rng(i)
-        x = rng.normal(size=(8, 3)).astype(np.float32)
-        return {"x": x, "y": (x @ np.array([1.0, -2.0, 0.5], np.float32)).astype(np.float32)}
-
-    params = {"w": jnp.zeros(3)}
-    schedule = trainer.Schedule(steps=60, rate=0.05, warmup=5)
-    whole = trainer.fit(params, loss, batch, schedule, folder=tmp_path / "a", save_every=20)
-
-    def failing(i: int):
-        if i == 30:
-            raise KeyboardInterrupt
-        return batch(i)
-
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(params, loss, failing, schedule, folder=tmp_path / "b", save_every=20)
-    seen = []
-
-    def watching(i: int):
-        seen.append(i)
-        return batch(i)
-
-    again = trainer.fit(params, loss, watching, schedule, folder=tmp_path / "b", save_every=20)
-    assert seen[0] == 20
-    assert np.array_equal(whole["w"], again["w"])
-    assert not np.array_equal(whole["w"], np.zeros(3))
-    rows = [json.loads(line) for line in (tmp_path / "a/log.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows] == [20, 40, 60] and rows[-1]["loss"] < rows[0]["loss"]
-    done = trainer.fit(params, loss, failing, schedule, folder=tmp_path / "a", save_every=20)
-    assert np.array_equal(done["w"], whole["w"])
-
-
-def test_search_data_merges_duplicates_and_keeps_weights():
-    class Solution:
-        def __init__(self, tokens, weight, finished=True):
-            self.tokens, self.weight, self.finished = tokens, weight, finished
-
-    class Found:
-        solutions = [
-            Solution([1, 2], 0.25),
-            Solution([3], 0.3),
-            Solution([1, 2], 0.25),
-            Solution([4], 0.2, finished=False),
-        ]
-
-    assert weighted_solutions(Found(), [0]) == [([1, 2, 0], 0.5), ([3, 0], 0.3)]  # pyright: ignore
-
-
 def test_every_epoch_visits_every_problem_once_and_draws_by_weight():
     pairs = [(0.1, 0.5)] * 3 * distil.ROWS
     found = [
@@ -151,8 +80,8 @@ def test_every_epoch_visits_every_problem_once_and_draws_by_weight():
         for i, weights in enumerate(pairs)
         for kind, weight in enumerate(weights)
     ]
-    problems = distil.by_problem(found)
-    batches = [distil._batch(problems, i) for i in range(60)]
+    batch = distil.batches_of(found)
+    batches = [batch(i) for i in range(60)]
     visited = np.concatenate([b["ids"][:, 1] for b in batches[:3]])
     assert sorted(visited) == list(range(len(pairs)))
     # 3840 draws with probability 5/6: a standard deviation of 0.006, four of them.
