@@ -111,7 +111,8 @@ def _open(path: str | Path) -> tuple[Path, dict, DecoderConfig]:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder} is not a folder; download the model first, with models.download(OWNER/NAME)."
+            f"{folder} is not a folder; download the model first: pfjax download OWNER/NAME, or "
+            "models.download in Python."
         )
     raw = read_object(folder / "config.json")
     return folder, raw, config_from_dict(raw)

@@ -3,6 +3,7 @@
 Nothing else in pfjax uses the network.
 """
 
+import re
 from pathlib import Path
 
 from pfjax.models.config import CheckpointError
@@ -10,17 +11,22 @@ from pfjax.models.config import CheckpointError
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PICKLES = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 _TEXTS = ("*.json", "*.jinja")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def download(name: str, *, revision: str | None = None) -> Path:
     """The folder of a hub checkpoint such as "Qwen/Qwen2.5-1.5B-Instruct", fetched if it is not there.
 
     Weights are taken as safetensors, as pytorch_model.bin only where there are none. The hub's own
-    cache and settings (HF_HOME, HF_TOKEN) apply. CheckpointError if it cannot be fetched.
+    cache and settings (HF_HOME, HF_TOKEN) apply. CheckpointError if it cannot be fetched, unless an
+    earlier download of it is there.
     """
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError
 
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        shown = repr(name) if len(repr(name)) <= 100 else f"a {type(name).__name__}"
+        raise CheckpointError(f"{shown} is no hub name; wanted OWNER/NAME.")
     try:
         files = huggingface_hub.list_repo_files(name, revision=revision)
         safe = any(file.endswith(".safetensors") for file in files)
@@ -28,11 +34,25 @@ def download(name: str, *, revision: str | None = None) -> Path:
         folder = huggingface_hub.snapshot_download(
             name, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"]
         )
+        return Path(folder)
     except HFValidationError:
         raise CheckpointError(f"{name!r} is no hub name; wanted OWNER/NAME.") from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
+    except Exception as error:  # of requests, httpx or httpx2, as the hub's version has it
+        if there := _cached(name, revision):
+            return there
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0][:200]
         raise CheckpointError(
             f"{name} cannot be fetched ({reason}); check the name and the network, or copy the folder."
         ) from None
-    return Path(folder)
+
+
+def _cached(name: str, revision: str | None) -> Path | None:
+    """What an earlier download left, without the network."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        found = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+    except (LocalEntryNotFoundError, OSError):
+        return None
+    return Path(found) if (Path(found) / "config.json").exists() else None

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pfjax.cli import bench, models, plan, solve, train
+from pfjax.cli import bench, download, models, plan, solve, train
 from pfjax.cli.errors import INTERRUPTED, leave_now
 
 app = typer.Typer(
@@ -21,7 +21,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (solve.solve, train.train, plan.plan, bench.bench, models.models):
+for command in (
+    solve.solve,
+    train.train,
+    plan.plan,
+    bench.bench,
+    models.models,
+    download.download,
+):
     app.command()(command)
 
 

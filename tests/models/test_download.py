@@ -1,10 +1,24 @@
 """Fetching from the hub asks for safetensors first; the network itself is replaced."""
 
+import json
+
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import HFValidationError
 
 from pfjax import models
+
+
+class NoConnection(Exception):
+    """As httpx has it: no OSError."""
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    """No earlier downloads; the way to the hub itself is closed."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -43,9 +57,14 @@ def test_pickles_only_where_there_is_nothing_else(hub):
     [
         (HFValidationError("bad"), "is no hub name; wanted OWNER/NAME"),
         (ConnectionError("unreachable\nand more"), r"cannot be fetched \(unreachable\)"),
+        (
+            NoConnection("no such host"),
+            r"cannot be fetched \(no such host\); check the name and the",
+        ),
+        (NoConnection(), r"cannot be fetched \(NoConnection\)"),
     ],
 )
-def test_failures_are_one_sentence(error, words, monkeypatch):
+def test_failures_are_one_sentence(error, words, monkeypatch, empty_cache):
     def fail(name, revision):
         raise error
 
@@ -53,3 +72,47 @@ def test_failures_are_one_sentence(error, words, monkeypatch):
     with pytest.raises(models.CheckpointError, match=words) as caught:
         models.download("owner/name")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["qwen", "", None, 5, "a/b/c", "https://huggingface.co/a/b", "../x", "a/b c"]
+)
+def test_what_is_no_name_is_not_asked_for(name, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", None)  # would be called
+    with pytest.raises(models.CheckpointError, match="is no hub name; wanted OWNER/NAME"):
+        models.download(name)
+
+
+def test_an_earlier_download_needs_no_network(empty_cache, checkpoint):
+    """Links to blobs, as the hub's library lays them; the policy loads from there."""
+    with pytest.raises(models.CheckpointError, match="offline mode is enabled"):
+        models.download("owner/name")
+    repository, commit = empty_cache / "models--owner--name", "0" * 40
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    for path in checkpoint("tied").iterdir():
+        (repository / "snapshots" / commit / path.name).symlink_to(path)
+    folder = models.download("owner/name")
+    assert folder == repository / "snapshots" / commit
+    assert models.load_policy(folder).config.hidden_size == 32
+
+
+def test_the_command_prints_the_folder(hub, tmp_path, empty_cache, monkeypatch):
+    from typer.testing import CliRunner
+
+    from pfjax.cli import app
+
+    asked = hub(["config.json", "model.safetensors"])
+    found = CliRunner().invoke(app, ["download", "owner/name", "--revision", "v1", "--json"])
+    assert json.loads(found.stdout) == {"name": "owner/name", "folder": str(tmp_path)}
+    assert asked["revision"] == "v1" and found.exit_code == 0
+    monkeypatch.undo()
+    for arguments, words in (
+        (["owner"], "is no hub name"),
+        (["a/b", "--debug"], "cannot be fetched"),
+    ):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        found = CliRunner().invoke(app, ["download", *arguments])
+        assert found.exit_code == 2 and found.stdout == "" and words in found.stderr
+    assert found.stderr.splitlines()[-1].startswith("pfjax: a/b cannot be fetched")
