@@ -12,11 +12,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 from safetensors.numpy import save_file
 
+from pfjax.models import _asked as asked
+from pfjax.models._asked import shown
 from pfjax.models._families import architecture
 from pfjax.models._family_fields import config_to_dict
 from pfjax.models._files import write_object
-from pfjax.models._names import PRM_ARCHITECTURE, is_scale, source, weight_dtype
+from pfjax.models._names import PRM_ARCHITECTURE, is_scale, source
 from pfjax.models.config import CheckpointError, DecoderConfig
+from pfjax.models.dtypes import floating
 from pfjax.models.formats import QWEN
 from pfjax.models.policy import PRM, Policy
 
@@ -36,9 +39,11 @@ def export(model: Policy | PRM, folder: str | Path, *, dtype: DTypeLike = jnp.bf
     replaced, its README and licence are kept; CheckpointError if the folder holds anything else or is
     the hub's own copy, and for weights that are not finite.
     """
-    target = Path(folder).expanduser().resolve()
+    if not isinstance(model, (Policy, PRM)):
+        raise ValueError(f"model is {shown(model)}, wanted a Policy or a PRM.")
+    target = asked.folder(folder, "folder").resolve()
     _check_target(target)
-    dtype = weight_dtype(dtype)
+    dtype = floating(dtype)
     tensors = _tensors(model.decoder if isinstance(model, Policy) else model.module, dtype)
     config = replace(model.config, architecture=architecture(model.config.family))
     if isinstance(model, PRM) and model.kind.head == "classes":

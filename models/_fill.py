@@ -14,11 +14,12 @@ from jax.sharding import Mesh, Sharding
 from jax.typing import DTypeLike
 
 from pfjax.models import sharding
-from pfjax.models._names import PRM_ARCHITECTURE, Source, is_scale, source, weight_dtype
+from pfjax.models._names import PRM_ARCHITECTURE, Source, is_scale, source
 from pfjax.models._place import place, rounded
 from pfjax.models._tensors import TensorInfo, find_tensors, read_slice
 from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.decoder import Decoder
+from pfjax.models.dtypes import floating
 from pfjax.models.quantize import quantized_module, require_format
 
 Module = TypeVar("Module", bound=nnx.Module)
@@ -58,7 +59,7 @@ def fill(
     mesh: Mesh | None,
 ) -> Module:
     """A module with a checkpoint's weights, never initialised at random, in 8 bits as they are read."""
-    dtype = weight_dtype(dtype)
+    dtype = floating(dtype)
     tensors = find_tensors(folder)
     if config.num_layers > len(tensors):
         raise CheckpointError(

@@ -1,18 +1,13 @@
-"""Where a parameter stands in a Hugging Face file, and which dtypes weights may have."""
+"""Where a parameter stands in a Hugging Face file."""
 
 from collections.abc import Container
 from typing import NamedTuple
-
-import jax.numpy as jnp
-import numpy as np
-from jax.typing import DTypeLike
 
 from pfjax.models.config import DecoderConfig
 
 PRM_ARCHITECTURE = "Qwen2ForProcessRewardModel"
 _HEADS = {"lm_head": "lm_head", "score_in": "score.0", "score_out": "score.2"}
 _HEADS |= {"value_head": "v_head.summary"}
-_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Source(NamedTuple):
@@ -52,10 +47,3 @@ def _fused(config: DecoderConfig) -> dict[str, tuple[str, tuple[int, int]]]:
         "gate_proj": ("gate_up_proj", (0, f)),
         "up_proj": ("gate_up_proj", (f, 2 * f)),
     }
-
-
-def weight_dtype(dtype: DTypeLike) -> np.dtype:
-    """A dtype that weights may have; ValueError for others."""
-    if str(jnp.dtype(dtype)) not in _DTYPES:
-        raise ValueError(f"dtype is {jnp.dtype(dtype)}, wanted one of {', '.join(_DTYPES)}.")
-    return jnp.dtype(dtype)

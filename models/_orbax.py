@@ -8,6 +8,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from pfjax.models import _asked as asked
 from pfjax.models import sharding
 from pfjax.models._files import read_object, write_object
 from pfjax.models.config import CheckpointError
@@ -20,7 +21,7 @@ def save_weights(model: Policy | PRM, folder: str | Path) -> None:
     """Writes the weights to a new folder, each device its own part."""
     import orbax.checkpoint as ocp
 
-    target = Path(folder).expanduser().absolute()
+    target = asked.folder(folder, "folder").absolute()
     if target.exists():
         raise CheckpointError(f"{target} exists; save to a new folder.")
     with ocp.StandardCheckpointer() as checkpointer:
@@ -40,7 +41,7 @@ def restore_weights(like: Model, folder: str | Path, *, mesh: Mesh | None = None
     """
     import orbax.checkpoint as ocp
 
-    source = Path(folder).expanduser().absolute()
+    source = asked.folder(folder, "folder").absolute()
     if not source.is_dir():
         raise CheckpointError(f"{source} is not a folder; give the one that save_weights wrote.")
     graph, state = like.split

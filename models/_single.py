@@ -2,6 +2,7 @@
 
 import re
 
+from pfjax.models._asked import shown
 from pfjax.models.config import CheckpointError
 from pfjax.models.tokenizer import Tokenizer
 
@@ -11,6 +12,8 @@ def single(tokenizer: Tokenizer, text: str) -> int:
 
     CheckpointError if there is neither, such as for a word of several tokens.
     """
+    if not isinstance(text, str):
+        raise CheckpointError(f"an answer or probe is {shown(text)}, wanted a text of one token.")
     ids = tokenizer.continued(text) if text else []
     if len(ids) == 1 and _writes(tokenizer, ids, text):
         return ids[0]
@@ -43,7 +46,7 @@ def several(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
 
     CheckpointError for what looks like a control token, <so>, and is none.
     """
-    ids = tuple(tokenizer.continued(text)) if text else ()
+    ids = tuple(tokenizer.continued(text)) if text and isinstance(text, str) else ()
     if len(ids) < 2 or tokenizer.token_id(text) is not None or _is_mark(text):
         return (single(tokenizer, text),)
     return ids

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pfjax.models import sharding
+from pfjax.models._asked import existing, require_mesh, shown
 from pfjax.models._export import export as export
 from pfjax.models._families import config_from_dict
 from pfjax.models._family_fields import noted
@@ -26,10 +27,13 @@ from pfjax.models._single import alone
 from pfjax.models._tensors import find_tensors
 from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.decoder import Decoder
+from pfjax.models.dtypes import floating
 from pfjax.models.formats import PRM_KINDS, QWEN, SKYWORK, PRMKind
 from pfjax.models.policy import PRM, Policy
 from pfjax.models.prm import ProcessRewardModel, TokenModel, ValueModel
 from pfjax.models.tokenizer import Tokenizer
+
+_KINDS = ("QWEN", "QWEN_ONCE", "SKYWORK", "RLHFLOW", "MATH_SHEPHERD")
 
 
 def load_policy(
@@ -44,6 +48,8 @@ def load_policy(
     `weight_format` "int8" or "fp8" stores matrices and embeddings in 8 bits, rounded as they are read. With a `mesh`
     weights are split over its "model" axis, see `pfjax.models.sharding`.
     """
+    require_mesh(mesh)
+    dtype = floating(dtype)
     folder, raw, config = _open(path)
     if config.architecture == PRM_ARCHITECTURE:
         raise CheckpointError(
@@ -72,6 +78,11 @@ def load_prm(
     `export` noted. CheckpointError for a plain language model: which tokens it was trained to say
     stands in no file. See `load_policy` for the rest.
     """
+    require_mesh(mesh)
+    dtype = floating(dtype)
+    if kind is not None and not isinstance(kind, PRMKind):
+        names = ", ".join(f"models.{name}" for name in _KINDS)
+        raise ValueError(f"kind is {shown(kind)}, wanted a PRMKind such as {names}.")
     folder, raw, config = _open(path)
     tensors = find_tensors(folder)
     kind = kind or _kind(folder, raw, config, tensors)
@@ -108,12 +119,7 @@ def _padded(config: DecoderConfig, mesh: Mesh | None) -> DecoderConfig:
 
 
 def _open(path: str | Path) -> tuple[Path, dict, DecoderConfig]:
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise CheckpointError(
-            f"{folder} is not a folder; download the model first: pfjax download OWNER/NAME, or "
-            "models.download in Python."
-        )
+    folder = existing(path)
     raw = read_object(folder / "config.json")
     return folder, raw, config_from_dict(raw)
 

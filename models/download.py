@@ -6,6 +6,7 @@ Nothing else in pfjax uses the network.
 import re
 from pathlib import Path
 
+from pfjax.models._asked import shown
 from pfjax.models.config import CheckpointError
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -25,8 +26,7 @@ def download(name: str, *, revision: str | None = None) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        shown = repr(name) if len(repr(name)) <= 100 else f"a {type(name).__name__}"
-        raise CheckpointError(f"{shown} is no hub name; wanted OWNER/NAME.")
+        raise CheckpointError(f"{shown(name)} is no hub name; wanted OWNER/NAME.")
     try:
         files = huggingface_hub.list_repo_files(name, revision=revision)
         safe = any(file.endswith(".safetensors") for file in files)

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from pfjax.models._asked import shown
+
 FLOATING = ("float32", "bfloat16", "float16")
 
 
@@ -13,6 +15,7 @@ def floating(dtype: DTypeLike) -> jnp.dtype:
     except TypeError:
         found = None
     if dtype is None or found is None or found.name not in FLOATING:
-        shown = repr(dtype) if len(repr(dtype)) <= 60 else f"a {type(dtype).__name__}"
-        raise ValueError(f"dtype is {shown}, wanted {', '.join(FLOATING[:-1])} or {FLOATING[-1]}.")
+        raise ValueError(
+            f"dtype is {shown(dtype)}, wanted {', '.join(FLOATING[:-1])} or {FLOATING[-1]}."
+        )
     return found

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
+from pfjax.models._asked import shown
 from pfjax.models.decoder import Decoder
 from pfjax.models.embedding import Embedding
 from pfjax.models.linear import FORMATS, Linear, quantize, quantized
@@ -36,8 +37,10 @@ def quantized_module(module: Module, weight_format: str) -> Module:
 
 def require_format(weight_format: str) -> None:
     """ValueError unless it is one of `FORMATS`."""
-    if weight_format not in FORMATS:
-        raise ValueError(f"weight_format is {weight_format!r}, wanted one of {', '.join(FORMATS)}.")
+    if not isinstance(weight_format, str) or weight_format not in FORMATS:
+        raise ValueError(
+            f"weight_format is {shown(weight_format)}, wanted one of {', '.join(FORMATS)}."
+        )
 
 
 def quantized_rows(weight: np.ndarray, weight_format: str) -> tuple[np.ndarray, np.ndarray]:
