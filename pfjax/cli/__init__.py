@@ -16,7 +16,6 @@ from pfjax.cli.errors import INTERRUPTED, leave_now
 app = typer.Typer(
     help="Particle filtering for language-model reasoning.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},

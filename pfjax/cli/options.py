@@ -8,7 +8,6 @@ METHODS = "pf, paper, best-of-n, weighted-best-of-n, majority, sample"
 RECIPES = "embedded-small, embedded-large, embedded-prm, distil"
 DTYPES = ("float32", "bfloat16", "float16")
 PRM_KINDS = "qwen, qwen-once, skywork, rlhflow, math-shepherd"
-SEED = typer.Option(help="One seed, one result.")
 DEBUG = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 DTYPE = Annotated[str, typer.Option(help="Of weights and caches: bfloat16, float16 or float32.")]
 MAX_TOKENS = Annotated[

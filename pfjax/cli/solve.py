@@ -7,7 +7,7 @@ import typer
 
 from pfjax.cli import terminal
 from pfjax.cli.errors import interruptible, one_sentence
-from pfjax.cli.options import DEBUG, JSON, MAX_TOKENS, METHODS, PRM_KINDS, SEED, STEP_TOKENS
+from pfjax.cli.options import DEBUG, JSON, MAX_TOKENS, METHODS, PRM_KINDS, STEP_TOKENS
 from pfjax.cli.request import Asked, Options, questions_of
 from pfjax.settings import asked
 from pfjax.settings.budget import Budget
@@ -47,7 +47,9 @@ def solve(
     prm_kind: Annotated[
         str | None, _option(f"How the PRM reads: {PRM_KINDS}.", show_default="the folder's")
     ] = None,
-    seed: Annotated[int, SEED] = 0,
+    seed: Annotated[
+        int | None, _option("One seed, one result.", show_default="0; 9 for the built-in problems")
+    ] = None,
     num_problems: Annotated[int, _option("Built-in problems; the seed chooses which.")] = 3,
     temperature: Annotated[
         float | None, _option("Of the policy's sampling; 0 is greedy.", show_default=OWN)

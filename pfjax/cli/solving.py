@@ -6,9 +6,10 @@ from typing import cast
 
 import pfjax
 from pfjax import models
-from pfjax.cli.request import NO_PRM, SINGLE, Asked, Options
+from pfjax.cli.request import NO_PRM, SHOWN, SINGLE, Asked, Options
 from pfjax.models.formats import PRM_KINDS
 from pfjax.search.loading import AUTO, own_prompt
+from pfjax.search.methods import find
 from pfjax.search.result import Result
 from pfjax.settings.meshes import parse_mesh
 from pfjax.tasks.grading import same_answer
@@ -99,14 +100,16 @@ def run(
     report("loading models")
     solver, used = prepared(options)
     prm = "embedded:prm" if options.prm == AUTO else options.prm
+    seed = options.seed if options.seed is not None else 0 if asked else SHOWN
     options = replace(
         options,
+        seed=seed,
         method=used,
         prm="none" if solver.prm is None else prm,
         sampling=solver.sampling,
         budget=solver.budget,
     )
-    first = options.seed * options.num_problems
+    first = seed * options.num_problems
     indices = [first + j for j in range(options.num_problems)]
     problems = [] if asked else [generate(i, SPLIT) for i in indices]
     questions = [a.question for a in asked] or [p.question for p in problems]
@@ -118,7 +121,7 @@ def run(
 
         report(what)
         found = solver.solve(
-            questions, particles, options.seed, method=method, ids=ids, progress=progress
+            questions, particles, seed, method=find(method), ids=ids, progress=progress
         )
         return cast(list[Result], found)
 

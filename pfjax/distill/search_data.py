@@ -16,7 +16,7 @@ from pfjax.distill import identity, interruption
 from pfjax.distill.endings import closer
 from pfjax.distill.run_folder import FolderError, require_same, write
 from pfjax.search import methods
-from pfjax.search.methods import Method
+from pfjax.search.methods import Method, Name
 from pfjax.search.result import Result
 from pfjax.search.solver import Solver
 from pfjax.settings import asked
@@ -55,7 +55,7 @@ def collect(
     *,
     particles: int,
     key: int,
-    method: str | Method = "pf",
+    method: Name | Method = "pf",
     chunk: int = 64,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Example]:
@@ -68,8 +68,9 @@ def collect(
     chunk = require("chunk", chunk, Range(1, 1 << 20, whole=True))
     settings = _settings(solver, particles, asked.seed(key), method)
     batch = solver.batch(min(chunk, len(questions)), particles)
-    close = closer(solver.policy, solver.task)
-    folder.mkdir(parents=True, exist_ok=True)
+    close, uses_prm = closer(solver.policy, solver.task), methods.find(method).uses_prm
+    # All at once: a question that is too long is told before hours of search.
+    prompts = [solver.encode(question, uses_prm)[0] for question in questions]
     examples: list[Example] = []
     for start in range(0, len(questions), chunk):
         where = f"after searching {start} of {len(questions)} problems"
@@ -87,15 +88,16 @@ def collect(
                 progress=lambda done, total, where=where: interruption.check(where),
             )
             rows = [weighted_solutions(r, close) for r in results]
+            folder.mkdir(parents=True, exist_ok=True)
             write(path, json.dumps({"settings": mine, "solutions": rows}))
         for i, found in enumerate(_read(path, mine)):
-            prompt = solver.encode(part[i], False)[0]
+            prompt = prompts[start + i]
             examples += [Example(start + i, prompt, ids, weight) for ids, weight in found]
         progress(start + len(part), len(questions))
     return examples
 
 
-def _settings(solver: Solver, particles: int, key: int, method: str | Method) -> dict[str, object]:
+def _settings(solver: Solver, particles: int, key: int, method: Name | Method) -> dict[str, object]:
     """What the solutions depend on beside the questions, in plain values."""
     found, task = methods.find(method), solver.task
     prompt = task.prompt

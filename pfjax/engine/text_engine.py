@@ -92,10 +92,9 @@ class TextEngine(Engine):
             if isinstance(host, Asker):
                 told[i] = Told(*map(jnp.asarray, host(x, questions)))
             else:
-                room = rooms[i]
-                assert room is not None
-                rows = host(Steps(x.new, x.count, x.before, *room, _behind(x)))
-                pool, told[i] = self._read(pool, i, rows, rooms[i][0])
+                length, prompt = rooms[i]
+                rows = host(Steps(x.new, x.count, x.before, length, prompt, _behind(x)))
+                pool, told[i] = self._read(pool, i, rows, length)
         pool, snapshot = self._weigh(self.params, context, pool, tuple(told))
         return pool, Found(written.problem, written.decoded, snapshot)
 

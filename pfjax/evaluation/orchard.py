@@ -8,11 +8,10 @@ import numpy as np
 from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
 from pfjax.search import methods
-from pfjax.search.result import Result
 from pfjax.search.solver import Solver
 from pfjax.settings.sampling import Sampling
 from pfjax.tasks import orchard
-from pfjax.tasks.grading import normal_form, same_answer
+from pfjax.tasks.grading import same_answer
 
 
 def measure_policy(
@@ -87,11 +86,13 @@ def measure_methods(
     """
     chosen = [orchard.generate(i, split) for i in range(problems)]
     began = time.perf_counter()
-    results = solver.solve([p.question for p in chosen], particles, key, method=names[0])
+    results = solver.solve(
+        [p.question for p in chosen], particles, key, method=methods.find(names[0])
+    )
     seconds = time.perf_counter() - began
     rows = []
     for name in names:
-        answers = [reselect(r, name) for r in results]
+        answers = [r.revote(name).answer for r in results]
         correct = [int(same_answer(a, p.answer)) for p, a in zip(chosen, answers, strict=True)]
         low, high = wilson(sum(correct), problems)
         uses_prm = methods.find(name).uses_prm
@@ -112,16 +113,6 @@ def measure_methods(
             }
         )
     return rows
-
-
-def reselect(result: Result, method: str) -> str | None:
-    """The answer that another method's rule takes from the same solutions."""
-    found = result.solutions
-    answers = [None if s.answer is None else normal_form(s.answer) for s in found]
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(np.array([s.weight for s in found]))
-    values = np.array([s.value for s in found])
-    return found[methods.find(method).select(answers, log_weights, values)].answer
 
 
 def measure_prm(

@@ -6,7 +6,7 @@ with N particles.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from pfjax.reasoning.potentials import Potential
 from pfjax.search import answers
 from pfjax.search.shapes import shapes_of
 from pfjax.settings.words import one_line
+
+Name = Literal["pf", "paper", "best-of-n", "weighted-best-of-n", "majority", "sample"]
+"""What `METHODS` knows, for editors."""
 
 _INDEPENDENT = smc.when(smc.never, smc.systematic)
 

@@ -24,7 +24,7 @@ from pfjax.reasoning.potentials import Potential
 from pfjax.search import composing, methods, prompts
 from pfjax.search.engines import Engines, batch_of
 from pfjax.search.finish import Cost, Told, finish, generations_of, require_in_place, solutions_of
-from pfjax.search.methods import Method
+from pfjax.search.methods import Method, Name
 from pfjax.search.result import Result, Solution
 from pfjax.search.rewards import Reward
 from pfjax.search.running import Ask, ran
@@ -71,7 +71,7 @@ class Solver:
         particles: int = ...,
         key: KeyLike = ...,
         *,
-        method: str | Method = ...,
+        method: Name | Method = ...,
         ids: Sequence[int | str] | None = ...,
         batch: int | None = ...,
         progress: Progress | None = ...,
@@ -83,7 +83,7 @@ class Solver:
         particles: int = ...,
         key: KeyLike = ...,
         *,
-        method: str | Method = ...,
+        method: Name | Method = ...,
         ids: Sequence[int | str] | None = ...,
         batch: int | None = ...,
         progress: Progress | None = ...,
@@ -94,7 +94,7 @@ class Solver:
         particles: int = 16,
         key: KeyLike = 0,
         *,
-        method: str | Method = "pf",
+        method: Name | Method = "pf",
         ids: Sequence[int | str] | None = None,
         batch: int | None = None,
         progress: Progress | None = None,
@@ -165,7 +165,7 @@ class Solver:
         self,
         question: str | Sequence[str],
         generations: Snapshot,
-        method: str | Method = "pf",
+        method: Name | Method = "pf",
     ) -> Result | list[Result]:
         """Results from what `smc.run(..., collect=solver.collect)` collected: those of `solve`.
 
@@ -215,7 +215,7 @@ class Solver:
         """How many of so many problems are on the device at a time."""
         return batch_of(self, problems, particles)
 
-    def engine(self, method: str | Method, particles: int, batch: int) -> Engine:
+    def engine(self, method: Name | Method, particles: int, batch: int) -> Engine:
         """The engine that solves with this method: the same for a method that is alike."""
         return self._made.engine(self, methods.find(method), particles, batch)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import jax
 import pytest
@@ -20,8 +21,9 @@ import pfjax
 from pfjax import recipes
 from pfjax.cli import app
 from pfjax.cli.errors import one_sentence
-from pfjax.cli.options import METHODS, RECIPES
-from pfjax.cli.show import particle_tree
+from pfjax.cli.options import METHODS, PRM_KINDS, RECIPES
+from pfjax.cli.show import CHOSEN, particle_tree
+from pfjax.models import formats
 from pfjax.recipes import Recipe
 from pfjax.search import methods
 from pfjax.search.branches import fold, merge
@@ -130,7 +132,8 @@ def test_usage_errors_exit_2():
 
 
 def test_help_names_every_method_and_recipe():
-    assert METHODS.split(", ") == list(methods.METHODS)
+    assert METHODS.split(", ") == list(methods.METHODS) == list(get_args(methods.Name))
+    assert PRM_KINDS.split(", ") == list(formats.PRM_KINDS)
     assert RECIPES.split(", ") == list(recipes.RECIPES)
 
 
@@ -178,6 +181,63 @@ def test_solve_json():
         p["counts"]["policy_tokens"] + p["single"]["counts"]["policy_tokens"]
         for p in document["problems"]
     )
+
+
+def test_the_first_thing_a_newcomer_sees_is_right_and_says_why():
+    """No arguments: three problems that one sample misses and the filter solves, chosen for that."""
+    result = call("solve")
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    assert "solved 3 of 3 by pf with 16 particles, 0 of 3 by one sample" in said
+    assert "Seed 9 is shown because" in said and "Of 500 held-out problems it solves 53 %" in said
+    assert "for all 3 problems" in said
+    other = call("solve", "--seed", 0, "--num-problems", 1)
+    other = " ".join(other.stdout.split())
+    assert "Seed 9" not in other and "for this problem" in other
+
+
+def test_the_figures_beside_it_are_those_of_the_results():
+    page = (Path(pfjax.__file__).parents[1] / "benchmarks" / "RESULTS.md").read_text()
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| pf |")]
+    found = {int(n): float(share) for _, n, share in rows if float(share) < 1}
+    assert f"{found[16]:.0%} with 16".replace("%", " %") in CHOSEN
+    assert f"one sample {found[1]:.0%}".replace("%", " %") in CHOSEN
+
+
+def test_the_prompt_is_shown_without_weights(damaged):
+    (damaged / "model.safetensors").unlink()
+    options = ("--policy", damaged, "--user", "Q: {question}", "--show-prompt")
+    shown = call("solve", "Why?", *options)
+    assert shown.exit_code == 0 and "Q: Why?" in shown.stdout
+    plain = call("solve", "Why?", "--policy", damaged, "--template", "plain", "--show-prompt")
+    assert plain.stdout.endswith("Question: Why?\nAnswer:\n")
+
+
+def test_a_file_of_questions(tmp_path):
+    rows = [
+        {"question": QUESTION, "answer": "17", "id": "a"},
+        {"problem": QUESTION, "unique_id": 7},
+    ]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    result = call(
+        "solve", "--file", path, "--particles", 4, "--json", "--temperature", 0.5, "--top-k", 40
+    )
+    document = json.loads(result.stdout)
+    assert result.exit_code in (0, 1) and len(document["problems"]) == 2
+    assert [p["asked"]["id"] for p in document["problems"]] == ["a", "7"]
+    assert [p["truth"] for p in document["problems"]] == ["17", None]
+    assert document["sampling"] == {"temperature": 0.5, "top_p": 1.0, "top_k": 40, "min_p": 0.0}
+    assert document["prm"] == "embedded:prm" and document["budget"]["max_tokens"] == 96
+
+
+def test_without_a_prm_it_is_a_majority_and_no_prm_is_named():
+    found = json.loads(call("solve", QUESTION, "--prm", "none", "--json", "--particles", 2).stdout)
+    assert found["method"] == "majority" and found["prm"] is None
+    named = json.loads(
+        call("solve", QUESTION, "--method", "majority", "--json", "--particles", 2).stdout
+    )
+    assert named["prm"] is None and named["problems"][0]["counts"]["prm_tokens"] == 0
 
 
 def test_question_without_an_answer_exits_1(damaged):
