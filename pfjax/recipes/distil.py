@@ -156,10 +156,13 @@ def by_problem(examples: list[Example]) -> list[list[Example]]:
 
 
 def batches_of(examples: list[Example]):
-    """The batches of training, by number; as many rows as TOKENS hold, 64 at most."""
-    width = batches.bucket([e.prompt + e.solution for e in examples], 32)
-    rows = max(min(ROWS, TOKENS // width), 1)
-    return partial(_batch, by_problem(examples), rows, width)
+    """The batches of training, by number: a row a problem, as many as TOKENS hold, 64 at most."""
+    width, problems = (
+        batches.bucket([e.prompt + e.solution for e in examples], 32),
+        by_problem(examples),
+    )
+    rows = max(min(ROWS, TOKENS // width, len(problems)), 1)
+    return partial(_batch, problems, rows, width)
 
 
 def _solver(options: Options) -> Solver:

@@ -1,9 +1,12 @@
 """Distillation resumes bitwise after SIGKILL, end to end on real parts; what its batches hold."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -13,8 +16,10 @@ import pytest
 from pfjax import models
 from pfjax.recipes import RECIPES, distil
 
+FIXTURES = Path(__file__).parents[2] / "models/fixtures"
 SCRIPT = """
 import sys
+import time
 from pathlib import Path
 from pfjax.recipes import distil
 distil.ROWS = 16
@@ -94,3 +99,102 @@ def test_every_epoch_visits_every_problem_once_and_draws_by_weight():
 def test_recipes_are_named():
     assert set(RECIPES) == {"embedded-small", "embedded-large", "embedded-prm", "distil"}
     assert all(r.summary for r in RECIPES.values())
+
+
+def test_batches_are_as_wide_as_the_data_and_hold_as_many_rows_as_there_is_room():
+    def shape(lengths):
+        found = [distil.Example(i, [5] * 10, [6] * n, 1.0) for i, n in enumerate(lengths)]
+        return distil.batches_of(found)(0)["ids"].shape
+
+    assert shape([3, 5]) == (2, 32)
+    assert shape([150] * 100) == (64, 160)
+    assert shape([700] + [3] * 99) == (distil.TOKENS // 736, 736)
+    assert shape([distil.TOKENS]) == (1, distil.TOKENS + 32)
+
+
+@pytest.fixture
+def real(tmp_path):
+    """The options of a command: a random Qwen2 policy of 60 thousand parameters, and questions."""
+    shutil.copytree(FIXTURES / "tied", tmp_path / "policy")
+    path = tmp_path / "policy/generation_config.json"
+    budget = {"max_new_tokens": 128, "step_tokens": 16}
+    path.write_text(json.dumps(json.loads(path.read_text()) | budget))
+    rows = [json.dumps({"problem": f"Ann has {i} figs. How many?"}) for i in range(6)]
+    (tmp_path / "asked.jsonl").write_text("\n".join(rows) + "\n")
+    return [
+        *("--policy", str(tmp_path / "policy"), "--prm", str(FIXTURES / "prm")),
+        *("--questions", str(tmp_path / "asked.jsonl"), "--particles", "8"),
+        *("--temperature", "3", "--steps", "250", "--out", str(tmp_path / "run")),
+    ]
+
+
+def command(options) -> subprocess.Popen:
+    env = os.environ | {"PFJAX_CACHE": str(jax.config.jax_compilation_cache_dir)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pfjax", "train", "distil", *options, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+
+
+@pytest.mark.slow
+def test_a_real_policy_learns_from_its_own_particles_and_loads_in_transformers(tmp_path, real):
+    """Above 20 s: it searches with a PRM, is killed while it trains, goes on, and is exported."""
+    with command(real) as killed:
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "run/checkpoints/100").exists() and time.monotonic() < deadline:
+            assert killed.poll() is None, killed.communicate()
+            time.sleep(0.1)
+        os.kill(killed.pid, signal.SIGKILL)
+    assert not (tmp_path / "run/model").exists()
+    with command(real) as resumed:
+        out, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0 and " from step " in err, err
+    metrics = json.loads(out)["metrics"]
+    assert metrics["problems searched"] == 6 and metrics["solutions"] > 6
+    assert set(metrics) == {"problems searched", "solutions", "too long"}  # no orchard
+    rows = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == [*range(20, 250, 20), 250]
+    assert rows[-1]["per_token"] < rows[0]["per_token"] - 0.5
+    learned = models.load_policy(tmp_path / "run/model")
+    assert learned.eos_ids == (2, 0)
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "run/model", dtype=torch.float32)
+    tokens = np.random.default_rng(1).integers(0, 131, (2, 29))
+    with torch.no_grad():
+        wanted = theirs(torch.tensor(tokens)).logits.numpy()
+    np.testing.assert_allclose(learned.logits(tokens), wanted, rtol=0, atol=2e-4)
+
+
+def test_nothing_finished_is_one_sentence(tmp_path, real):
+    """Six tokens are no solution; the folder keeps what was searched."""
+    path = tmp_path / "policy/generation_config.json"
+    path.write_text(path.read_text().replace("128", "6"))
+    asked = ["2+3?", "4+5?"]
+    options = distil.Options(real[1], real[3], questions=asked, particles=2, temperature=0.1)
+    with pytest.raises(ValueError) as caught:
+        distil.train(tmp_path / "run", lambda *a: None, options)
+    text = str(caught.value)
+    assert text.startswith(
+        "no solution of 2 problems with 2 particles each was finished within 6 tokens"
+    )
+    assert text.endswith(".") and "max_new_tokens" in text
+
+
+def test_solutions_that_are_too_long_are_dropped_and_counted(tmp_path, monkeypatch):
+    found = [distil.Example(i, [5], [6] * n, 1.0) for i, n in enumerate((3, distil.WIDEST, 4))]
+    monkeypatch.setattr(distil, "collect", lambda *a, **k: found)
+    monkeypatch.setattr(distil.trainer, "fit", lambda params, *a, **k: params)
+    monkeypatch.setattr(distil.models, "export", lambda *a, **k: None)
+    options = distil.Options(problems=3)
+    metrics = distil.train(tmp_path / "a", lambda *a: None, options, held_out=0)
+    assert metrics == {"problems searched": 3, "solutions": 2, "too long": 1}
+    del found[2], found[0]
+    with pytest.raises(
+        ValueError, match="no finished solution of 3 problems .* at most 2048 tokens"
+    ):
+        distil.train(tmp_path / "b", lambda *a: None, options, held_out=0)
