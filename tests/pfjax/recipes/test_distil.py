@@ -21,6 +21,7 @@ SCRIPT = """
 import sys
 import time
 from pathlib import Path
+from pfjax.distill import trainer
 from pfjax.recipes import distil
 distil.ROWS = 16
 distil.train(
@@ -164,7 +165,7 @@ def test_a_real_policy_learns_from_its_own_particles_and_loads_in_transformers(t
     from transformers import AutoModelForCausalLM
 
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "run/model", dtype=torch.float32)
-    tokens = np.random.default_rng(1).integers(0, 131, (2, 29))
+    tokens = np.random.default_rng(1).integers(0, learned.config.vocab_size, (2, 29))
     with torch.no_grad():
         wanted = theirs(torch.tensor(tokens)).logits.numpy()
     np.testing.assert_allclose(learned.logits(tokens), wanted, rtol=0, atol=2e-4)
