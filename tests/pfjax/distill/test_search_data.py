@@ -126,7 +126,7 @@ def other_policy() -> models.Policy:
         ("prompt", {}, {"task": search.solver.Task(prompt=models.Prompt("Solve {question}"))}),
         ("ends", {}, {"task": search.solver.Task(stop_at_box=False)}),
         ("policy", {}, {"policy": other_policy()}),
-        ("PRM", {}, {"prm": rewards.of_tokens(lambda tokens, length: 0.5 * length)}),
+        ("PRM", {}, {"prm": rewards.of_tokens(lambda tokens, n: n.astype("float32"))}),
     ],
 )
 def test_other_questions_settings_or_models_are_refused(
