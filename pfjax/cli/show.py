@@ -79,8 +79,15 @@ def report(options: Options, solved: Sequence[Solved], lines: int | None = LINES
     console.print(_legend(known=checked, scored=scored))
     if known:
         console.print(_summary(options, known))
-    if checked and options.seed == SHOWN:
+    if checked and _is_default(options):
         console.print(Text(CHOSEN, "dim"))
+
+
+def _is_default(options: Options) -> bool:
+    """Whether this is the search that the sentence speaks of."""
+    asked = options.policy, options.method, options.particles, options.seed, options.num_problems
+    temperature = options.sampling.temperature
+    return asked == ("embedded:small", "pf", 16, SHOWN, 3) and (temperature, options.tau) == (1, 1)
 
 
 def _problem(s: Solved, lines: int | None) -> Group:
