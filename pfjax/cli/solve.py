@@ -1,5 +1,6 @@
 """`pfjax solve`: the options; the search is in `solving.py`, what is shown in `show.py`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -135,11 +136,11 @@ def solve(
             print(solving.prompt_of(options, said))
             return
         with terminal.spinner() as report:
-            compilation_cache()
+            # Imports too are done in that thread: a Ctrl-C in the midst of one may be lost.
+            options, solved = interruptible(lambda: _searched(questions, options, report))
+        if as_json:
             from pfjax.cli import solving
 
-            options, solved = interruptible(lambda: solving.run(questions, options, report))
-        if as_json:
             terminal.print_json(solving.document(options, solved))
         else:
             from pfjax.cli import show
@@ -147,6 +148,13 @@ def solve(
             show.report(options, solved, None if full else show.LINES)
         if questions and any(s.result.answer is None for s in solved):
             raise typer.Exit(1)
+
+
+def _searched(questions: list[Asked], options: Options, report: Callable[[str], None]):
+    compilation_cache()
+    from pfjax.cli import solving
+
+    return solving.run(questions, options, report)
 
 
 def _questions(question: str | None, file: Path | None) -> list[Asked]:

@@ -10,6 +10,7 @@ the search found at 0.5, so part of its gain is sharpening: pass@1 is reported a
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -140,9 +141,7 @@ def _train(
         save_every=save_every,
         report=lambda step, row: progress(step, schedule.steps, row),
     )
-    after = models.Policy(
-        nnx.merge(graph, params), before.tokenizer, before.eos_ids, before.generation
-    )
+    after = replace(before, decoder=nnx.merge(graph, params))
     models.export(after, folder / "model")
     if options.questions is None and held_out:
         after = models.load_policy(folder / "model")
