@@ -12,6 +12,7 @@ from pfjax.settings.execution import Execution
 from pfjax.settings.meshes import parse_mesh
 from pfjax.settings.numbers import Range, require
 from pfjax.settings.sampling import Sampling
+from pfjax.tasks.extraction import hashes
 
 SINGLE, NO_PRM = "sample", "majority"
 SHOWN = 9
@@ -133,7 +134,9 @@ def _asked(path: Path, number: int, line: str) -> Asked:
         raise ValueError(f"{path}, line {number}: {error}") from None
     name = next((str(row[k]) for k in ID_FIELDS if row.get(k) is not None), None)
     truth = row.get("answer")
-    return Asked(question, name, None if truth is None else str(truth))
+    # GSM8K gives the whole solution, with the answer behind ####.
+    said = None if truth is None else hashes(str(truth)) or str(truth)
+    return Asked(question, name, said)
 
 
 def _one_of(name: str, value: str | None, known: Sequence[str]) -> None:

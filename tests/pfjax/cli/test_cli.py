@@ -215,7 +215,7 @@ def test_the_prompt_is_shown_without_weights(damaged):
 
 def test_a_file_of_questions(tmp_path):
     rows = [
-        {"question": QUESTION, "answer": "17", "id": "a"},
+        {"question": QUESTION, "answer": "15 + 2 = 17\n#### 17", "id": "a"},
         {"problem": QUESTION, "unique_id": 7},
     ]
     path = tmp_path / "questions.jsonl"
