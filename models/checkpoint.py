@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
-from flax import nnx
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 

@@ -19,16 +19,19 @@ class Cut(NamedTuple):
     written: bool = False
 
 
+START = Cut()
+
+
 def pieces(tokenizer: Tokenizer, steps: Iterable[Sequence[int]]) -> list[str]:
     """The text of each step of one text."""
-    texts, cut = [], Cut()
+    texts, cut = [], START
     for step in steps:
         text, cut = piece(tokenizer, step, cut)
         texts.append(text)
     return texts
 
 
-def piece(tokenizer: Tokenizer, ids: Sequence[int], cut: Cut = Cut()) -> tuple[str, Cut]:
+def piece(tokenizer: Tokenizer, ids: Sequence[int], cut: Cut = START) -> tuple[str, Cut]:
     """The text of tokens that go on behind `cut`, and where it stands then."""
     table = tokenizer.token_bytes
     data = cut.begun + b"".join(table[i] for i in ids if i < len(table))
