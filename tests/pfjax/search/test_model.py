@@ -54,6 +54,7 @@ def test_the_plain_filter_gives_what_solve_gives(question):
                 *values,
             ]
         np.testing.assert_allclose(a.pop("numbers"), b.pop("numbers"), rtol=1e-4, atol=1e-4)
+        assert (a.pop("asked")["key"], b.pop("asked")["key"]) == (None, 5)
         assert a == b
     assert any(not node.alive for r in solved for node in r.tree.nodes)
 
