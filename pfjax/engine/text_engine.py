@@ -31,6 +31,7 @@ from pfjax.reasoning import sources as kinds
 from pfjax.reasoning.asked import Asker, Solutions
 from pfjax.reasoning.automaton import StopTable
 from pfjax.reasoning.foreign import Reader, Reading, Steps, Text
+from pfjax.reasoning.particles import last_tokens
 from pfjax.reasoning.rewards import Told
 from pfjax.reasoning.sources import OfTexts, Sources
 
@@ -41,13 +42,15 @@ Reads = Callable[[Steps], Rows]
 class Written(NamedTuple):
     """Steps of c problems; `problem` and `decoded` as in `Found`.
 
-    `rooms` has for every source that reads text the tokens of its solutions and questions so far.
+    `rooms` has for every source that reads text the tokens of its solutions and questions so far, `behind`
+    the last three tokens before each step.
     """
 
     problem: Int[Array, " c"]
     decoded: Int[Array, " 1"]
     solutions: Solutions
     rooms: tuple[tuple[Array, Array] | None, ...]
+    behind: Int[Array, "c n 3"]
 
 
 class TextEngine(Engine):
@@ -82,9 +85,8 @@ class TextEngine(Engine):
         """
         each = pool.busy.shape[0] // self.groups
         pool, written = self._write(self.params, context, pool)
-        problem, x, rooms = jax.tree.map(
-            np.asarray, (written.problem, written.solutions, written.rooms)
-        )
+        told_of = written.problem, written.solutions, written.rooms, written.behind
+        problem, x, rooms, behind = jax.tree.map(np.asarray, told_of)
         # Places past the last are problems that are not done.
         x = x._replace(count=np.where((problem < each)[:, None], x.count, 0))
         told: list[Text | Told | None] = [None] * len(rooms)
@@ -93,7 +95,7 @@ class TextEngine(Engine):
                 told[i] = Told(*map(jnp.asarray, host(x, questions)))
             else:
                 length, prompt = rooms[i]
-                rows = host(Steps(x.new, x.count, x.before, length, prompt, _behind(x)))
+                rows = host(Steps(x.new, x.count, x.before, length, prompt, behind))
                 pool, told[i] = self._read(pool, i, rows, length)
         pool, snapshot = self._weigh(self.params, context, pool, tuple(told))
         return pool, Found(written.problem, written.decoded, snapshot)
@@ -125,15 +127,6 @@ class TextEngine(Engine):
         state = pool.state.particles.reward_state[i]
         columns = reading.solution + reading.width
         return pool if state.kv.v[0].shape[-2] >= columns else self._widen(pool, i, columns)
-
-
-def _behind(x: Solutions) -> dict[tuple[int, int], tuple[int, ...]]:
-    """The last three tokens before every new step."""
-    found = {}
-    for at in zip(*np.nonzero(np.asarray(x.count) * np.asarray(x.before)), strict=True):
-        end = int(x.ends[at][x.before[at] - 1])
-        found[at] = tuple(x.tokens[at][max(end - 3, 0) : end].tolist())
-    return found
 
 
 def _widened(pool: Pool, i: int, columns: int) -> Pool:
@@ -169,11 +162,12 @@ class _TextPrograms(Programs):
             (x.reward_state[i].length, prompts[i].length) if isinstance(part, kinds.Text) else None
             for i, part in enumerate(sources.parts)
         )
+        behind = last_tokens(x, 3)
         places, done = self._chosen(pool)
         if len(places) < len(pool.busy):
-            whole, rooms = take((whole, rooms), places)
+            whole, rooms, behind = take((whole, rooms, behind), places)
             places = jnp.where(done[places], places, len(pool.busy))
-        return pool, Written(places, decoded[None], whole, rooms)
+        return pool, Written(places, decoded[None], whole, rooms, behind)
 
     def weigh(
         self, params: Params, context: Context, pool: Pool, told: tuple[Any, ...]

@@ -80,7 +80,7 @@ class Steps(NamedTuple):
     """The newest steps of c problems in policy tokens, `count` of `tokens` each (0: no new step).
 
     `before` counts a solution's earlier steps, `length` its PRM tokens so far, `prompt` those of the
-    question. `behind` are the three tokens before each step, fewer where there are not so many.
+    question. `behind` are the three tokens before each step, -1 where there are not so many.
     """
 
     tokens: Int[Array, "c n t"]
@@ -88,7 +88,7 @@ class Steps(NamedTuple):
     before: Int[Array, "c n"]
     length: Int[Array, "c n"]
     prompt: Int[Array, " c"]
-    behind: dict[tuple[int, int], tuple[int, ...]] = {}
+    behind: Int[Array, "c n 3"]
 
 
 def reads_text(policy: models.Policy, prm: models.PRM) -> bool:
@@ -144,7 +144,7 @@ class Reader:
         for row in np.flatnonzero(steps.count):
             at = divmod(int(row), n)
             step = steps.tokens[at][: steps.count[at]].tolist()
-            behind = steps.behind.get(at, ())
+            behind = [int(i) for i in steps.behind[at] if i >= 0]
             found = self.encoded(step, bool(steps.before[at] == 0), behind)
             total = int(steps.prompt[at[0]] + steps.length[at]) + len(found)
             ids[row] = found if total <= most else None

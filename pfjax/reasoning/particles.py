@@ -110,6 +110,13 @@ def last_step(x: Particles, width: int) -> tuple[Int[Array, "p n w"], Int[Array,
     return jnp.take_along_axis(x.tokens, columns, axis=2), x.length - start
 
 
+def last_tokens(x: Particles, count: int) -> Int[Array, "p n count"]:
+    """The last tokens of every solution, -1 in front of its first one."""
+    columns = x.length[..., None] + jnp.arange(-count, 0, dtype=jnp.int32)[None, None]
+    tokens = jnp.take_along_axis(x.tokens, jnp.maximum(columns, 0), axis=2)
+    return jnp.where(columns >= 0, tokens, -1)
+
+
 def first_alike(
     history: Int[Array, "p n"], tokens: Int[Array, "p n t"], among: Bool[Array, "p n"]
 ) -> Int[Array, "p n"]:

@@ -56,7 +56,8 @@ def steps(rows: list[list[int]], before: list[int]) -> foreign.Steps:
     for i, row in enumerate(rows):
         tokens[0, i, : len(row)] = row
     count, zero = np.array([[len(row) for row in rows]]), np.zeros((1, len(rows)), np.int32)
-    return foreign.Steps(tokens, count, np.array([before]), zero, np.array([5]))
+    behind = np.full((1, len(rows), 3), -1, np.int32)
+    return foreign.Steps(tokens, count, np.array([before]), zero, np.array([5]), behind)
 
 
 @pytest.mark.parametrize("name", ("rlhflow", "math-shepherd", "qwen-once"))
@@ -75,6 +76,27 @@ def test_what_the_prm_is_given(name):
         [],
         list(form.after) + form.step("", False) + list(form.probe),
     ]
+
+
+def test_a_character_that_began_in_the_step_before_is_read_whole():
+    """Its first bytes are the last tokens behind; without them the rest is no character."""
+    own, model = policy().tokenizer, prm("math-shepherd")
+    bytes_of = own.encode("\u00e9")
+    assert len(bytes_of) == 2 and own.decode(bytes_of[1:]) == "\ufffd"
+    asked = steps([[bytes_of[1], *own.encode(" = 9.")]], [1])
+    behind = np.array([[[*own.encode("A")[-1:], *own.encode("B")[-1:], bytes_of[0]]]], np.int32)
+    read = foreign.Reader(partial(step_text, policy()), model)
+    form = model.format
+    (found,) = read(asked._replace(behind=behind))
+    assert found == list(form.after) + form.step("\u00e9 = 9.", False) + list(form.probe)
+    assert read(asked) != [found]
+
+
+def test_the_last_tokens_of_solutions():
+    tokens = jnp.array([[[1, 2, 3, 4], [5, 6, 0, 0], [0, 0, 0, 0]]])
+    blank = particles.Particles(*[()] * len(particles.Particles._fields))
+    x = blank._replace(tokens=tokens, length=jnp.array([[4, 2, 0]]))
+    assert particles.last_tokens(x, 3).tolist() == [[[2, 3, 4], [-1, 5, 6], [-1, -1, -1]]]
 
 
 def test_room_doubles_up_to_the_context():
