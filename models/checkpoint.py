@@ -55,12 +55,17 @@ def load_policy(
             f"{folder} holds a {config.architecture}, wanted a policy; load it with load_prm."
         )
     tokenizer = _tokenizer(folder, config)
-    generation = folder / "generation_config.json"
-    settings = read_object(generation) if generation.exists() else {}
+    settings = generation_of(folder)
     eos_ids = _eos_ids(folder, settings, raw, tokenizer, config)
     config = _padded(config, mesh)
     decoder = fill(Decoder, config, folder, dtype=dtype, weight_format=weight_format, mesh=mesh)
     return Policy(decoder, tokenizer, eos_ids, settings, noted(raw))
+
+
+def generation_of(folder: Path) -> dict:
+    """What generation_config.json says; nothing if there is none."""
+    path = folder / "generation_config.json"
+    return read_object(path) if path.exists() else {}
 
 
 def load_prm(

@@ -7,6 +7,7 @@ texts are the chat template's; a base model completes a plain text. An untrained
 before trusting it.
 """
 
+from pfjax.models._single import single
 from pfjax.models.config import CheckpointError
 from pfjax.models.formats import PRMKind, StepFormat
 from pfjax.models.policy import PRM, Policy
@@ -26,7 +27,7 @@ def judge(policy: Policy, ask: str = ASK, yes: str = "Yes", no: str = "No") -> P
     """
     tokenizer = policy.tokenizer
     blank = " " if Prompt().plain(tokenizer) else ""
-    ids = [_single(tokenizer, blank + answer) for answer in (no, yes)]
+    ids = [single(tokenizer, blank + answer) for answer in (no, yes)]
     kind = PRMKind("judge", "tokens", lambda t: _asking(t, ask), (no, yes))
     return PRM(token_module(policy, *ids), tokenizer, kind)
 
@@ -53,12 +54,3 @@ def _asking(tokenizer: Tokenizer, ask: str) -> StepFormat:
         after=tuple(tokenizer.continued(BETWEEN)),
         keep_probe=False,
     )
-
-
-def _single(tokenizer: Tokenizer, answer: str) -> int:
-    ids = tokenizer.continued(answer)
-    if len(ids) != 1:
-        raise CheckpointError(
-            f"the policy's tokenizer writes {answer!r} in {len(ids)} tokens, wanted one; give other answers."
-        )
-    return ids[0]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date as Date
 
+from pfjax.models._asked import shown
 from pfjax.models.tokenizer import Tokenizer
 
 BOX = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -121,6 +122,4 @@ def _is_pair(shot: object) -> bool:
 
 def _require(fine: bool, name: str, value: object, wanted: str) -> None:
     if not fine:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else shown[:77] + "..."
-        raise ValueError(f"prompt.{name} is {shown}, wanted {wanted}.")
+        raise ValueError(f"prompt.{name} is {shown(value)}, wanted {wanted}.")

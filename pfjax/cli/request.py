@@ -52,7 +52,6 @@ class Options:
     tau: float = 1.0
     dtype: str = "float32"
     weight_format: str | None = None
-    kv_format: str | None = None
     mesh: str | None = None
     system: str | None = None
     user: str | None = None
@@ -90,7 +89,7 @@ class Options:
     @property
     def execution(self) -> Execution:
         """How the engine runs."""
-        return Execution(weight_format=self.weight_format, kv_format=self.kv_format)
+        return Execution(weight_format=self.weight_format)
 
     @property
     def arguments(self) -> dict[str, object]:

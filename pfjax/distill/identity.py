@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from pfjax import models
-from pfjax.engine.likeness import _Itself, likeness
+from pfjax.engine.likeness import Itself, likeness
 from pfjax.search.rewards import Mix, Reward, Texts, Tokens
 
 _SALTS = 0x9E3779B1, 0x85EBCA6B
@@ -58,7 +58,7 @@ def function(value: object) -> str:
 
 def _said(key: object) -> object:
     """A likeness in words that are the same in every process."""
-    if isinstance(key, _Itself):
+    if isinstance(key, Itself):
         value = key.value
         named = hasattr(value, "__qualname__") or hasattr(value, "__name__")
         return _name(value if named else type(value))

@@ -79,11 +79,11 @@ def fit(
     MOST_SKIPPED in a row. On SIGINT or SIGTERM the step is finished and saved, then `Interrupted` is raised.
     FolderError if another process trains there, or another model was.
     """
-    optimizer = schedule.optimizer()
+    # Never let through: the run ends first.
+    optimizer = optax.apply_if_finite(schedule.optimizer(), schedule.steps)
     # The optimiser state is donated each step, so the initial weights must not be shared with the caller.
     params = jax.tree.map(jnp.copy, params)
-    skipped = {name: jnp.zeros((), jnp.int32) for name in ("all", "now", "row")}
-    carry = {"params": params, "opt": optimizer.init(params), "skipped": skipped}
+    carry = {"params": params, "opt": optimizer.init(params)}
     step = jax.jit(_step(loss, optimizer), donate_argnums=0)
     most = min(MOST_SKIPPED, schedule.steps)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,8 @@ def fit(
             stopping = interruption.noted() is not None and not last
             logging, saving = done % LOG_EVERY == 0 or last, done % save_every == 0 or last
             if logging or saving or stopping:
-                _require_finite(carry["skipped"], most, before + done, before + saved, schedule)
+                row = int(optax.tree.get(carry["opt"], "notfinite_count"))
+                _require_finite(row, most, before + done, before + saved, schedule)
             if logging or stopping:
                 row = {k: float(v) for k, v in metrics.items()}
                 row["seconds"] = time.perf_counter() - began
@@ -122,31 +123,23 @@ def fit(
 def _step(loss: Loss, optimizer: optax.GradientTransformation):
     def step(carry, data):
         (value, metrics), grads = jax.value_and_grad(loss, has_aux=True)(carry["params"], data)
-        updates, opt = optimizer.update(grads, carry["opt"], carry["params"])
         norm = optax.tree.norm(grads)
-        fine = jnp.isfinite(value) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
-        new = {"params": optax.apply_updates(carry["params"], updates), "opt": opt}
-        new = {
-            k: jax.tree.map(lambda a, b: jnp.where(fine, a, b), v, carry[k]) for k, v in new.items()
-        }
-        new["skipped"] = _count(carry["skipped"], fine)
-        return new, metrics | {"grad": norm, "skipped": new["skipped"]["all"]}
+        # A loss that is no number, or a norm that overflows, leaves no gradient to be used either.
+        fine = jnp.isfinite(value) & jnp.isfinite(norm)
+        grads = jax.tree.map(lambda g: jnp.where(fine, g, jnp.nan), grads)
+        updates, opt = optimizer.update(grads, carry["opt"], carry["params"])
+        params = optax.apply_updates(carry["params"], updates)
+        told = {"grad": norm, "skipped": optax.tree.get(opt, "total_notfinite")}
+        return {"params": params, "opt": opt}, metrics | told
 
     return step
 
 
-def _count(skipped: dict[str, Array], fine: Array) -> dict[str, Array]:
-    """Steps skipped in all, in a row until now, and in the longest row."""
-    bad = jnp.where(fine, jnp.int32(0), jnp.int32(1))
-    now = (skipped["now"] + bad) * bad
-    return {"all": skipped["all"] + bad, "now": now, "row": jnp.maximum(skipped["row"], now)}
-
-
-def _require_finite(skipped, most: int, step: int, saved: int, schedule: Schedule) -> None:
-    if int(skipped["row"]) >= most:
+def _require_finite(row: int, most: int, step: int, saved: int, schedule: Schedule) -> None:
+    if row >= most:
         kept = f"the checkpoint of step {saved} stays" if saved else "nothing was saved"
         raise TrainingError(
-            f"{int(skipped['row'])} steps in a row up to step {step} had a loss or gradient that is not finite and "
+            f"{row} steps in a row up to step {step} had a loss or gradient that is not finite and "
             f"were skipped; {kept}; look at the batches and the weights, or lower the rate ({schedule.rate:g})."
         )
 

@@ -24,14 +24,14 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None), range)
 _UNSAID = ("__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__")
 
 
-class _Itself:
+class Itself:
     """Equal to the same object only, which it keeps alive."""
 
     def __init__(self, value: object):
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Itself) and self.value is other.value
+        return isinstance(other, Itself) and self.value is other.value
 
     def __hash__(self) -> int:
         return id(self.value)
@@ -77,7 +77,7 @@ def _of(value: Any, seen: dict[int, tuple[int, Any]]) -> Hashable:
         return "jit", of(value.__wrapped__)
     if _is_plain_instance(value):
         return "instance", of(type(value)), of(vars(value))
-    return _Itself(value)
+    return Itself(value)
 
 
 def _of_array(value: Any) -> Hashable:
@@ -89,7 +89,7 @@ def _of_array(value: Any) -> Hashable:
     except TypeError:  # keys and traced values
         data = None
     if data is None or data.dtype.hasobject:
-        return _Itself(value)
+        return Itself(value)
     digest = hashlib.blake2b(data.view(np.uint8).data).hexdigest() if data.size else ""
     return type(value).__name__, np.shape(value), str(data.dtype), digest
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from pfjax import models
-from pfjax.models._files import read_object
+from pfjax.models.checkpoint import generation_of
 from pfjax.search.rewards import Named, opened
 from pfjax.search.solver import Solver
 from pfjax.settings.budget import Budget
@@ -28,17 +28,14 @@ def resolve(name: str | Path) -> Path:
             f"policy or prm is {shown(name)}, wanted the name of a model or its folder."
         )
     text = str(name)
-    if len(text) > 4096 or "\0" in text or max(map(len, text.split("/"))) > 255:
-        raise ValueError(f"policy or prm is {shown(name)}, which is no name of a folder.")
     if not text.startswith("embedded:"):
-        return Path(text).expanduser()
-    folder = EMBEDDED / text.removeprefix("embedded:")
-    if not (folder / "config.json").exists():
-        names = sorted(p.parent.name for p in EMBEDDED.glob("*/config.json"))
+        return Path(text)
+    known = {f"embedded:{p.parent.name}": p.parent for p in EMBEDDED.glob("*/config.json")}
+    if text not in known:
         raise models.CheckpointError(
-            f"there is no embedded model {text!r}; there are {', '.join(f'embedded:{n}' for n in names)}."
+            f"there is no embedded model {shown(text)}; there are {', '.join(sorted(known))}."
         )
-    return folder
+    return known[text]
 
 
 def load(
@@ -63,16 +60,13 @@ def load(
     why a checkpoint cannot be used, ValueError which argument has a value that is not known.
     """
     require_settings(sampling, budget, execution, tau)
-    require_mesh(mesh)
-    form = execution.weight_format
-    how = partial(dict, dtype=models.floating(dtype), weight_format=form, mesh=mesh)
+    form, dtype = execution.weight_format, models.floating(dtype)
     if isinstance(policy, models.Policy):
         loaded, own = policy, False
     else:
-        loaded, own = (
-            models.load_policy(resolve(policy), **how()),
-            resolve(policy).parent == EMBEDDED,
-        )
+        folder = resolve(policy)
+        loaded = models.load_policy(folder, dtype=dtype, weight_format=form, mesh=mesh)
+        own = folder.parent == EMBEDDED
     if isinstance(prm, str) and prm == AUTO:
         prm = "embedded:prm" if own else None
     if isinstance(prm, str) and prm == SELF:
@@ -81,24 +75,16 @@ def load(
         require_orchard(loaded)
     reward = None
     if prm is not None:
-        reward = opened(prm, lambda folder: models.load_prm(resolve(folder), **how()))
+        open_prm = partial(models.load_prm, dtype=dtype, weight_format=form, mesh=mesh)
+        reward = opened(prm, lambda folder: open_prm(resolve(folder)))
     return Solver(loaded, reward, sampling, budget, tau, mesh, execution, task)
 
 
 def own_prompt(policy: str | Path) -> tuple[models.Tokenizer, models.Prompt]:
     """A policy's tokenizer and its own prompt; no weights are read."""
     folder = resolve(policy)
-    tokenizer, path = models.Tokenizer.from_folder(folder), folder / "generation_config.json"
-    generation = read_object(path) if path.exists() else {}
-    return tokenizer, models.default_prompt(tokenizer, generation.get("pfjax_prompt"))
-
-
-def require_mesh(mesh: object) -> None:
-    """ValueError for what is no mesh."""
-    if mesh is not None and not isinstance(mesh, Mesh):
-        raise ValueError(
-            f"mesh is {shown(mesh)}, wanted what models.make_mesh(2, 1) returns, or None."
-        )
+    tokenizer = models.Tokenizer.from_folder(folder)
+    return tokenizer, models.default_prompt(tokenizer, generation_of(folder).get("pfjax_prompt"))
 
 
 def require_orchard(policy: models.Policy) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pfjax import models
+from pfjax.models._asked import require_mesh
 from pfjax.models.prompt import PLAIN_STOP
 from pfjax.settings.execution import require_settings
 from pfjax.settings.numbers import shown
@@ -20,6 +21,7 @@ def settled(solver: "Solver") -> dict:
         raise ValueError(
             f"policy is {shown(policy)}, wanted what models.load_policy returns; pfjax.load opens folders."
         )
+    require_mesh(solver.mesh)
     require_settings(solver.sampling, solver.budget, solver.execution, solver.tau)
     return {
         "sampling": solver.sampling.filled(policy.generation),

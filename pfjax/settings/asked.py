@@ -1,7 +1,6 @@
 """Questions, ids, seeds and numbers of particles as a user gives them: checked, in one sentence each."""
 
 import hashlib
-import math
 import operator
 
 from pfjax.settings.numbers import Range, require
@@ -9,7 +8,6 @@ from pfjax.settings.numbers import shown as shown
 from pfjax.settings.words import one_line
 
 MAX_PARTICLES = 1 << 16
-POSITIVE = Range(0, math.inf, above=True)
 TAU = Range(1e-6, 1e6)
 
 

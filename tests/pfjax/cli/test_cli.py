@@ -21,13 +21,15 @@ import pfjax
 from pfjax import recipes
 from pfjax.cli import app
 from pfjax.cli.errors import one_sentence
-from pfjax.cli.options import METHODS, PRM_KINDS, RECIPES
+from pfjax.cli.options import DTYPES, METHODS, PRM_KINDS, RECIPES
 from pfjax.cli.show import CHOSEN, particle_tree
-from pfjax.models import formats
+from pfjax.models import cache, dtypes, formats
+from pfjax.models.linear import FORMATS
 from pfjax.recipes import Recipe
 from pfjax.search import methods
 from pfjax.search.branches import fold, merge
 from pfjax.search.tree import Node, Tree
+from pfjax.settings import execution
 
 EMBEDDED = Path(pfjax.__file__).parent / "embedded"
 QUESTION = "Lee has 3 bags of 5 figs. Ann has 2 more than Lee. How many figs does Ann have?"
@@ -134,6 +136,8 @@ def test_usage_errors_exit_2():
 def test_help_names_every_method_and_recipe():
     assert METHODS.split(", ") == list(methods.METHODS) == list(get_args(methods.Name))
     assert PRM_KINDS.split(", ") == list(formats.PRM_KINDS)
+    assert DTYPES == dtypes.FLOATING
+    assert execution.KV_FORMATS == cache.KV_FORMATS and execution.WEIGHT_FORMATS == tuple(FORMATS)
     assert RECIPES.split(", ") == list(recipes.RECIPES)
 
 
@@ -322,6 +326,23 @@ finally:
 """
     result = python(code, timeout=120)
     assert result.returncode == 0 and result.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "args", [["--tau", "-1"], ["--particles", "0"], ["--top-p", "2"], ["--file", "/no/such"], [" "]]
+)
+def test_what_cannot_be_is_refused_before_jax_is_imported(args):
+    code = f"""
+import sys
+sys.argv = ["pfjax", "solve", *{args}]
+from pfjax.cli import main
+try:
+    main()
+finally:
+    print(sorted(m for m in sys.modules if m in ("jax", "flax")), file=sys.stderr)
+"""
+    result = python(code, timeout=120)
+    assert result.returncode == 2 and result.stderr.endswith("[]\n"), result.stderr
 
 
 def test_ctrl_c_ends_a_real_run_at_once(tmp_path):

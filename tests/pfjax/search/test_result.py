@@ -147,9 +147,10 @@ def test_what_a_status_says():
 
 
 def test_solutions_that_are_all_cut_say_so():
-    budget = pfjax.Budget(2, 2, 1)
-    result = enumerable_lm.solver(budget=budget, task=pfjax.Task(stop_at_box=False)).solve(
-        QUESTION, 4
+    lm = enumerable_lm.solver(
+        budget=pfjax.Budget(1, 1, 1), task=pfjax.Task(extract=lambda text: None)
     )
-    if all(s.truncated for s in result.solutions):
-        assert "cut off by the budget" in result.status
+    found = [lm.solve(QUESTION, 1, key) for key in range(12)]
+    cut = [result.solution.truncated for result in found]
+    assert cut == ["cut off by the budget" in result.status for result in found]
+    assert any(cut) and not all(cut)

@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 import pfjax
-from pfjax import models, smc
+from pfjax import models
 from pfjax.models import Prompt
 from pfjax.tasks import generate
 
@@ -139,25 +139,22 @@ def test_seeds_of_64_bits_and_ids_that_are_texts():
 
 
 def test_a_row_whose_logits_are_not_numbers_dies_and_is_counted():
-    """Token `a` makes every later logit NaN: what begins so dies, the evidence is that of the others."""
+    """After a newline every logit is NaN: who goes on behind one dies, the evidence is that of the others."""
     lm = enumerable_lm.solver(prm=None)
-    assert smc.describe_status(2) == "not finite"
-    decoder = nnx.merge(*nnx.split(lm.policy.decoder))
+    config = replace(enumerable_lm.CONFIG, tie_embeddings=False)
+    decoder = models.Decoder(config, rngs=nnx.Rngs(3))
+    row = enumerable_lm.TOKENS.index(b"\n")
     table = decoder.embed_tokens.embedding
-    row = enumerable_lm.TOKENS.index(b"a")
     decoder.embed_tokens.embedding = nnx.Param(table[...].at[row].set(jnp.nan))
     broken = pfjax.Solver(replace(lm.policy, decoder=decoder), None, lm.sampling, lm.budget)
-    result = broken.solve("a?", 16, 1, method="majority")
+    result = broken.solve("a?", 64, 1, method="majority")
     dead = [s for s in result.solutions if s.log_weight == -np.inf]
     alive = [s for s in result.solutions if s.log_weight > -np.inf]
-    assert dead and all(np.isnan(s.log_prob) for s in dead)
-    assert all(np.isfinite(s.log_prob) for s in alive)
-    if alive:
-        assert (
-            f"{len(dead)} of 16 solutions ended where the policy's logits were not finite"
-            in result.status
-        )
-    assert "not finite" in result.status
+    assert dead and all(np.isnan(s.log_prob) and s.tokens[-1] == row for s in dead)
+    assert alive and all(np.isfinite(s.log_prob) and row not in s.tokens[:-1] for s in alive)
+    said = f"{len(dead)} of 64 solutions ended where the policy's logits were not finite"
+    assert result.status == f"not finite; {said}, as in float16"
+    assert result.log_evidence == pytest.approx(np.log(len(alive) / 64), abs=1e-5)
 
 
 def test_logits_that_are_never_numbers_leave_no_answer():
