@@ -57,7 +57,8 @@ def main(files: list[str]) -> None:
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(grader.counts.items()))
     head = "| answers | number | median, µs | mean, µs | longest, µs |\n|---|---|---|---|---|"
     body = f"{machine()}\n\n" + "\n".join([head, *rows])
-    body += f"\n\n{len(pairs)} pairs, {by_form} the same by form; with math-verify {told}, in {seconds:.1f} s with the start of its process."
+    body += f"\n\n{len(pairs)} pairs, {by_form} the same by form; with math-verify {told}, "
+    body += f"in {seconds:.1f} s with the start of its process."
     write_section(HERE / "RESULTS.md", "Answers", body)
     print(body)
 
