@@ -192,7 +192,7 @@ def _exp_below(log_w: Float[Array, "n"], peak: Float[Array, ""]) -> tuple[Array,
     rest = b * (1 + a + 0.5 * b) + r * r * r * series
     terms = (a * 2.0**30, a * a * 2.0**29, jnp.round(rest * 2.0**30))
     mantissa = (1 << 30) + sum(term.astype(jnp.int32) for term in terms)
-    mantissa = jnp.where(log_w > peak - _NEGLIGIBLE, mantissa, 0)
+    mantissa = jnp.where(log_w - peak > -_NEGLIGIBLE, mantissa, 0)
     return mantissa.astype(jnp.uint32), exponent.astype(jnp.int32)
 
 

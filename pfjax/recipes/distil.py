@@ -34,6 +34,8 @@ from pfjax.tasks import orchard
 FIRST = 20_000_000
 SCHEDULE = trainer.Schedule(steps=2000, rate=1e-3, warmup=30)
 ROWS, TOKENS, WIDEST = 64, 10240, 2048
+LOGITS = 1 << 26
+"""Of a batch, at most: 0.25 GiB, of which training holds some copies."""
 NONE = "none"
 COUNT = Range(1, 1 << 24, whole=True)
 
@@ -135,7 +137,7 @@ def _train(
     params = trainer.fit(
         nnx.to_pure_dict(state),
         losses.sequence_loss(graph),
-        batches_of(examples),
+        batches_of(examples, before.config.vocab_size),
         schedule,
         folder=folder,
         save_every=save_every,
@@ -154,13 +156,14 @@ def by_problem(examples: list[Example]) -> list[list[Example]]:
     return [list(found) for _, found in groupby(examples, lambda e: e.problem)]
 
 
-def batches_of(examples: list[Example]):
-    """The batches of training, by number: a row a problem, as many as TOKENS hold, 64 at most."""
+def batches_of(examples: list[Example], vocab_size: int):
+    """The batches of training, by number: a row a problem, 64 at most, as many as TOKENS and LOGITS hold."""
     width, problems = (
         batches.bucket([e.prompt + e.solution for e in examples], 32),
         by_problem(examples),
     )
-    rows = max(min(ROWS, TOKENS // width, len(problems)), 1)
+    tokens = min(TOKENS, LOGITS // vocab_size)
+    rows = max(min(ROWS, tokens // width, len(problems)), 1)
     return partial(_batch, problems, rows, width)
 
 

@@ -46,6 +46,14 @@ def test_expected_copies(log_w, total):
     assert_expected_copies(log_w, total)
 
 
+@pytest.mark.parametrize("peak", [1e10, -1e10, 1e38])
+def test_expected_copies_far_from_zero(peak):
+    """Where the largest log-weight less 64 is itself."""
+    log_w = np.full(17, peak, np.float32)
+    log_w[3] = -INF
+    assert_expected_copies(log_w, 17)
+
+
 @pytest.mark.parametrize("spread", [0.1, 1.0, 3.0, 30.0])
 def test_expected_copies_of_many(spread):
     rng = np.random.default_rng(1)

@@ -51,6 +51,8 @@ ALL = PLAIN | {
     "rebase": smc.rebase(0.7),
 }
 COMPILED = {name: jax.jit(resampler) for name, resampler in ALL.items()}
+# One chooses no row twice, one resamples only uneven weights: a dead row may stay.
+KEEPS_DEAD_ROWS = {"optimal", "default"}
 plain, everyone = (pytest.mark.parametrize("name", names) for names in (PLAIN, ALL))
 log_weights = st.sampled_from([1, 2, 17]).flatmap(
     lambda n: st.lists(
@@ -256,6 +258,21 @@ def test_what_is_no_weight_is_a_dead_one(name):
     jax.tree.map(np.testing.assert_array_equal, broken, clean)
     assert ((broken[0] >= 0) & (broken[0] < 7)).all()
     assert not np.isnan(broken[1]).any()
+
+
+@everyone
+def test_one_broken_weight_among_64_is_never_chosen(name):
+    """Wherever it stands, NaN or +inf; also where the largest log-weight less 64 is itself."""
+    n = 64
+    for peak in (0.0, 1e10):
+        log_w = np.full((2 * n, n), peak, np.float32)
+        log_w[np.arange(2 * n), np.arange(2 * n) % n] = np.repeat([np.nan, np.inf], n)
+        keys, t = jax.random.split(jax.random.key(4), 2 * n), np.zeros(2 * n, np.int32)
+        ancestors, left, _ = map(np.asarray, COMPILED[name](keys, jnp.asarray(log_w), t))
+        assert ((ancestors >= 0) & (ancestors < n)).all() and not np.isnan(left).any()
+        broken = ancestors == (np.arange(2 * n) % n)[:, None]
+        assert (left[broken] == -INF).all() and (left > -INF).sum() >= 2 * n * min(n - 1, 32)
+        assert not broken.any() or name in KEEPS_DEAD_ROWS, name
 
 
 @pytest.mark.slow

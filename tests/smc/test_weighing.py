@@ -64,6 +64,15 @@ def test_the_evidence_of_many_large_steps(name):
     np.testing.assert_allclose(infos.log_evidence_increment, -700.1, rtol=1e-6)
 
 
+def test_the_evidence_of_many_small_steps():
+    """1e5 steps of -0.1: float32 alone makes -9998.557 of them."""
+    states, _ = run("filter", np.full((100_000, 4), -0.1, np.float32))
+    exact = 100_000 * float(np.float32(-0.1))
+    assert abs(float(states.log_evidence[-1]) - exact) <= 0.0005  # half a unit of float32 there
+    excess = (float(states.log_evidence[-1]) + 10_000) + float(states.evidence_error[-1])
+    assert abs(excess - (exact + 10_000)) < 1e-4
+
+
 @everywhere
 def test_weights_far_from_zero_sum_to_one(name):
     """log L = -1e6: 1.0066 if the peak is not taken out before it is rounded."""

@@ -86,7 +86,7 @@ def test_every_epoch_visits_every_problem_once_and_draws_by_weight():
         for i, weights in enumerate(pairs)
         for kind, weight in enumerate(weights)
     ]
-    batch = distil.batches_of(found)
+    batch = distil.batches_of(found, 100)
     batches = [batch(i) for i in range(60)]
     visited = np.concatenate([b["ids"][:, 1] for b in batches[:3]])
     assert sorted(visited) == list(range(len(pairs)))
@@ -103,13 +103,15 @@ def test_recipes_are_named():
 
 
 def test_batches_are_as_wide_as_the_data_and_hold_as_many_rows_as_there_is_room():
-    def shape(lengths):
+    def shape(lengths, vocab_size=1000):
         found = [distil.Example(i, [5] * 10, [6] * n, 1.0) for i, n in enumerate(lengths)]
-        return distil.batches_of(found)(0)["ids"].shape
+        return distil.batches_of(found, vocab_size)(0)["ids"].shape
 
     assert shape([3, 5]) == (2, 32)
     assert shape([150] * 100) == (64, 160)
     assert shape([700] + [3] * 99) == (distil.TOKENS // 736, 736)
+    rows, width = shape([150] * 100, vocab_size=150_000)
+    assert rows == 2 and rows * width * 150_000 <= distil.LOGITS
     assert shape([distil.TOKENS]) == (1, distil.TOKENS + 32)
 
 
