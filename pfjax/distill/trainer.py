@@ -95,9 +95,12 @@ def fit(
             carry = _restore(manager, start, carry)
         if 0 < start < schedule.steps:
             report(before + start, {"resumed": before + start})
-        began, saved = time.perf_counter(), start
+        began, saved, metrics = time.perf_counter(), start, {}
         for i in range(start, schedule.steps):
+            # The host is one step ahead, not more: a signal would wait for all that is queued.
+            earlier = metrics
             carry, metrics = step(carry, batch(i))
+            jax.block_until_ready(earlier)
             done, last = i + 1, i + 1 == schedule.steps
             stopping = interruption.noted() is not None and not last
             logging, saving = done % LOG_EVERY == 0 or last, done % save_every == 0 or last

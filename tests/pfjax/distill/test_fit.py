@@ -151,6 +151,35 @@ def test_a_signal_finishes_the_step_saves_and_says_where(tmp_path, signum):
     assert np.array_equal(again["w"], fit(tmp_path / "whole")["w"])
 
 
+def test_steps_are_not_queued_so_that_a_signal_waits_for_few(tmp_path, monkeypatch):
+    """Steps take long here, and the host would be far ahead of them."""
+    told, waiting, compiled = [], [], jax.jit
+
+    def jit(function, **options):
+        step = compiled(function, **options)
+
+        def call(*arguments):
+            carry, metrics = step(*arguments)
+            told.append(metrics["loss"])
+            return carry, metrics
+
+        return call
+
+    def slow(params, data):
+        start = jnp.broadcast_to(data["y"][0], (256, 256))
+        long = jax.lax.fori_loop(0, 100, lambda _, x: jnp.tanh(x @ x), start)
+        value, metrics = loss(params, data)
+        return value, metrics | {"loss": value + 0 * jax.lax.stop_gradient(jnp.mean(long))}
+
+    def asked(i: int):
+        waiting.append(sum(not value.is_ready() for value in told))
+        return batch(i)
+
+    monkeypatch.setattr(jax, "jit", jit)
+    trainer.fit({"w": jnp.zeros(3)}, slow, asked, SCHEDULE._replace(steps=12), folder=tmp_path)
+    assert len(waiting) == 12 and max(waiting) <= 1
+
+
 def test_one_at_a_time_in_a_folder(tmp_path):
     with locked(tmp_path / "fit.lock"), pytest.raises(FolderError, match="in use by another"):
         fit(tmp_path)
