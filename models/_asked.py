@@ -12,6 +12,7 @@ def shown(value: object) -> str:
     """A value as an error names it; what is long, or takes lines, by its type."""
     plain = isinstance(value, (str, bytes, int, float, list, tuple, dict, type, type(None), Path))
     text = repr(value)
+    text = text if text == text.encode(errors="ignore").decode() else ascii(value)
     return text if plain and len(text) <= 80 else f"a {type(value).__name__}"
 
 

@@ -46,7 +46,7 @@ class Prompt:
     def __post_init__(self):
         texts = {"user": self.user, "system": self.system or "", "template": self.template or ""}
         for name, value in texts.items():
-            _require(isinstance(value, str), name, value, "a text")
+            _require(isinstance(value, str) and _is_whole(value), name, value, "a text")
         wanted = f"a text with {QUESTION} where the question stands"
         _require(QUESTION in self.user, "user", self.user, wanted)
         pairs = "pairs of texts: (question, solution), ..."
@@ -60,6 +60,18 @@ class Prompt:
         )
         _require(named, "arguments", self.arguments, "names and values for the template")
         _require(isinstance(self.date, Date), "date", self.date, "a datetime.date")
+
+    def require_kept(self, tokenizer: Tokenizer) -> None:
+        """ValueError if the template leaves out the question, a shot or the system text."""
+        asked = "\ue000asked\ue000"
+        text, shots = self.text(tokenizer, asked), [part for shot in self.shots for part in shot]
+        wanted = {"question": [asked], "shots": shots, "system": [self.system or ""]}
+        for name, parts in wanted.items():
+            if not all(part.strip() in text for part in parts):
+                fix = "; put that text into user" if name == "system" else ""
+                raise ValueError(
+                    f"the chat template leaves out the {name}; give another template{fix}."
+                )
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """The turns of the conversation, the question's last."""
@@ -116,8 +128,15 @@ def default_prompt(tokenizer: Tokenizer, own: object = None) -> Prompt:
 
 def _is_pair(shot: object) -> bool:
     return (
-        isinstance(shot, (list, tuple)) and len(shot) == 2 and all(isinstance(t, str) for t in shot)
+        isinstance(shot, (list, tuple))
+        and len(shot) == 2
+        and all(isinstance(t, str) and _is_whole(t) for t in shot)
     )
+
+
+def _is_whole(text: str) -> bool:
+    """Whether it has no half of a character in it."""
+    return text == text.encode(errors="ignore").decode()
 
 
 def _require(fine: bool, name: str, value: object, wanted: str) -> None:

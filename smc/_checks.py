@@ -198,6 +198,13 @@ def require_ancestors(ancestors: Array) -> None:
 def require_axes(key: Key[Array, "*batch"], log_w: Array) -> None:
     """Raises `ValueError` unless there is a key for every row of log-weights."""
     require_typed(key)
+    if not isinstance(log_w, jax.Array | np.ndarray) or not jnp.issubdtype(
+        log_w.dtype, jnp.floating
+    ):
+        what = f" of {log_w.dtype}" if hasattr(log_w, "dtype") else ""
+        raise ValueError(f"log_w: got {kind(log_w)}{what}, want an array of floating point numbers")
+    if jnp.shape(log_w)[-1:] == (0,):
+        raise ValueError("log_w: got no particle, want at least one")
     if jnp.shape(log_w)[:-1] != key.shape or not jnp.ndim(log_w):
         raise ValueError(
             f"log_w: got shape {jnp.shape(log_w)} for keys of shape {key.shape}, want the axes of the key "

@@ -58,4 +58,6 @@ def _sentence(error: Exception) -> str:
         text = f"{error.filename}: {error.strerror}."
     if isinstance(error, (ValueError, OSError)):
         return text
+    if isinstance(error, AssertionError) and not text and os.environ.get("JAX_PLATFORMS"):
+        return f"JAX found no device of JAX_PLATFORMS={os.environ['JAX_PLATFORMS']}; unset it, or install its plugin."
     return f"{type(error).__name__}: {text} (run again with --debug for the traceback)"

@@ -110,7 +110,10 @@ class Options:
 
 def questions_of(path: Path) -> list[Asked]:
     """The questions of a .jsonl file: objects with "question" or "problem", perhaps an id and "answer"."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not in UTF-8; save it so.") from None
     found = [_asked(path, i, line) for i, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise ValueError(f"{path} has no question; give one JSON object a line.")
@@ -133,6 +136,14 @@ def _asked(path: Path, number: int, line: str) -> Asked:
         raise ValueError(f"{path}, line {number}: {error}") from None
     name = next((str(row[k]) for k in ID_FIELDS if row.get(k) is not None), None)
     truth = row.get("answer")
+    if (
+        isinstance(truth, bool)
+        or not isinstance(truth, (str, int, float, type(None)))
+        or truth == ""
+    ):
+        raise ValueError(
+            f"{path}, line {number}: the answer is {truth!r}, wanted a text or a number."
+        )
     # GSM8K gives the whole solution, with the answer behind ####.
     said = None if truth is None else hashes(str(truth)) or str(truth)
     return Asked(question, name, said)

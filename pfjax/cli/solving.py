@@ -113,7 +113,8 @@ def run(
     indices = [first + j for j in range(options.num_problems)]
     problems = [] if asked else [generate(i, SPLIT) for i in indices]
     questions = [a.question for a in asked] or [p.question for p in problems]
-    ids = [a.question if a.id is None else a.id for a in asked] or None
+    named = any(a.id is not None for a in asked)
+    ids = [a.question if a.id is None else a.id for a in asked] if named else None
 
     def solve(method: str, particles: int, what: str) -> list[Result]:
         def progress(done: int, total: int) -> None:
@@ -168,6 +169,8 @@ def document(options: Options, solved: list[Solved]) -> dict:
     }
     names = "policy", "method", "particles", "seed", "num_problems", "tau"
     used = {name: getattr(options, name) for name in names}
+    if not any(s.problem for s in solved):
+        used["num_problems"] = None
     used["prm"] = None if options.prm == "none" else options.prm
     used |= {"sampling": options.sampling._asdict(), "budget": options.budget._asdict()}
     return used | {"summary": summary, "problems": [s.to_dict() for s in solved]}

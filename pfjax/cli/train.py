@@ -40,6 +40,9 @@ def train(
     particles: Annotated[int | None, _option("Solutions in parallel.")] = None,
     steps: Annotated[int | None, _option("Training steps.")] = None,
     temperature: Annotated[float | None, _option("Of the search.")] = None,
+    held_out: Annotated[
+        int | None, _option("Problems of the embedded task solved before and after.")
+    ] = None,
     as_json: JSON = False,
     debug: DEBUG = False,
 ) -> None:
@@ -58,6 +61,7 @@ def train(
         "particles": particles,
         "steps": steps,
         "temperature": temperature,
+        "held_out": held_out,
     }
     with one_sentence(debug), _stopping():
         folder = _folder(out, recipe)

@@ -163,7 +163,15 @@ def _save(manager, step: int, carry: PyTree) -> None:
 def _restore(manager, step: int, like: PyTree) -> PyTree:
     import orbax.checkpoint as ocp
 
-    return manager.restore(step, args=ocp.args.StandardRestore(like))
+    try:
+        return manager.restore(step, args=ocp.args.StandardRestore(like))
+    except Exception as error:
+        folder = manager.directory / str(step)
+        what = " ".join(str(error).split())[:80]
+        raise FolderError(
+            f"{folder} is damaged ({type(error).__name__}: {what}…); remove that folder and run again, which "
+            "goes on from the checkpoint before."
+        ) from None
 
 
 def _require_shapes(folder: Path, params: PyTree, begun: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from pfjax import models
 from pfjax.evaluation.intervals import auc, clustered, wilson
 from pfjax.search import methods
-from pfjax.search.solver import Solver
+from pfjax.search.solver import Progress, Solver
 from pfjax.settings.sampling import Sampling
 from pfjax.tasks import orchard
 from pfjax.tasks.grading import same_answer
@@ -22,13 +22,15 @@ def measure_policy(
     samples: int = 16,
     temperature: float = 1.0,
     key: int = 0,
+    progress: Progress | None = None,
 ) -> dict:
     """pass@1 (with its 95 % interval over problems), step accuracy up to the first error, tokens
     a solution.
     """
     chosen = [orchard.generate(i, split) for i in range(problems)]
     solver = Solver(policy, None, Sampling(temperature))
-    results = solver.solve([p.question for p in chosen], samples, key, method="majority")
+    questions = [p.question for p in chosen]
+    results = solver.solve(questions, samples, key, method="majority", progress=progress)
     right = [
         [same_answer(s.answer, p.answer) for s in r.solutions]
         for p, r in zip(chosen, results, strict=True)
@@ -63,12 +65,13 @@ def measure_search(
     split: str = "test",
     problems: int = 500,
     key: int = 0,
+    progress: Progress | None = None,
 ) -> dict:
     """Accuracy of a method's answers with its 95 % Wilson interval, tokens and seconds.
 
     `correct` lists 0 or 1 a problem.
     """
-    return measure_methods(solver, (method,), particles, split, problems, key)[0]
+    return measure_methods(solver, (method,), particles, split, problems, key, progress)[0]
 
 
 def measure_methods(
@@ -78,6 +81,7 @@ def measure_methods(
     split: str = "test",
     problems: int = 500,
     key: int = 0,
+    progress: Progress | None = None,
 ) -> list[dict]:
     """`measure_search` of methods that share their samples: the first is run, the others select anew.
 
@@ -87,7 +91,11 @@ def measure_methods(
     chosen = [orchard.generate(i, split) for i in range(problems)]
     began = time.perf_counter()
     results = solver.solve(
-        [p.question for p in chosen], particles, key, method=methods.find(names[0])
+        [p.question for p in chosen],
+        particles,
+        key,
+        method=methods.find(names[0]),
+        progress=progress,
     )
     seconds = time.perf_counter() - began
     rows = []
@@ -123,6 +131,7 @@ def measure_prm(
     problems: int = 500,
     samples: int = 4,
     key: int = 0,
+    progress: Progress | None = None,
 ) -> dict:
     """Step AUC on the policy's own samples.
 
@@ -130,7 +139,8 @@ def measure_prm(
     """
     chosen = [orchard.generate(i, split) for i in range(problems)]
     solver = Solver(policy, prm)
-    results = solver.solve([p.question for p in chosen], samples, key, method="best-of-n")
+    questions = [p.question for p in chosen]
+    results = solver.solve(questions, samples, key, method="best-of-n", progress=progress)
     values, labels, final, correct = [], [], [], []
     for problem, result in zip(chosen, results, strict=True):
         for i, solution in enumerate(result.solutions):

@@ -94,22 +94,27 @@ def any_of(patterns: Sequence[str]) -> np.ndarray:
 
 
 def boxed_automaton() -> np.ndarray:
-    """Transitions of "\\boxed{", something in it, and a balanced closing brace.
+    """Transitions of "\\boxed{", something in it, and a balanced closing brace; \\{ and \\} are none.
 
     A box of more than 8 open braces, its own among them, stays open for good. An empty one is as if it
     were not there.
     """
     opening = kmp(BOXED)
     size = len(BOXED)
-    lost, closed = size + MAX_DEPTH + 1, size + MAX_DEPTH + 2
+    # After the opening: how many braces are open, the same behind a backslash, and the two ends.
+    escaped = size + MAX_DEPTH
+    lost, closed = escaped + MAX_DEPTH + 1, escaped + MAX_DEPTH + 2
     table = np.repeat(np.arange(closed + 1, dtype=np.int32)[:, None], 256, axis=1)
     table[:size] = opening[:size]
     table[size] = size + 1
     table[size, list(BLANKS + b"\n\v\f")] = size
-    table[size, [ord("{"), ord("}")]] = size + 2, 0
-    for state in range(size + 1, lost):
-        table[state, ord("{")] = state + 1
-        table[state, ord("}")] = closed if state == size + 1 else state - 1
+    table[size, [ord("{"), ord("}"), ord("\\")]] = size + 2, 0, escaped + 1
+    for depth in range(1, MAX_DEPTH + 1):
+        state = size + depth
+        table[state, ord("{")] = state + 1 if depth < MAX_DEPTH else lost
+        table[state, ord("}")] = state - 1 if depth > 1 else closed
+        table[state, ord("\\")] = escaped + depth
+        table[escaped + depth] = state
     return table
 
 

@@ -9,7 +9,7 @@ p(x) exp(v_T) with p the policy at the search's temperature. The student learns 
 the search found at 0.5, so part of its gain is sharpening: pass@1 is reported at both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -23,7 +23,7 @@ from pfjax import models
 from pfjax.distill import batches, identity, losses, run_folder, trainer
 from pfjax.distill.search_data import Example, collect
 from pfjax.models.formats import PRM_KINDS
-from pfjax.recipes.recipe import Progress, Recipe
+from pfjax.recipes.recipe import Progress, Recipe, told
 from pfjax.search.loading import AUTO, EMBEDDED, SELF, load, resolve
 from pfjax.search.solver import Solver
 from pfjax.settings import asked
@@ -37,7 +37,7 @@ ROWS, TOKENS, WIDEST = 64, 10240, 2048
 LOGITS = 1 << 26
 """Of a batch, at most: 0.25 GiB, of which training holds some copies."""
 NONE = "none"
-COUNT = Range(1, 1 << 24, whole=True)
+COUNT, HELD_OUT = Range(1, 1 << 24, whole=True), Range(0, 1 << 20, whole=True)
 
 
 class Options(NamedTuple):
@@ -45,7 +45,8 @@ class Options(NamedTuple):
 
     `questions` None are those of the embedded task, of which a policy has to know the vocabulary;
     `problems` is how many are searched (None: all that are given, or 4096 of the embedded task). `prm`
-    "auto" is embedded:prm for embedded policies. `steps` None are the schedule's.
+    "auto" is embedded:prm for embedded policies. `steps` None are the schedule's. Of the embedded task
+    `held_out` problems are solved before and after, 0: none.
     """
 
     policy: str = "embedded:small"
@@ -57,10 +58,12 @@ class Options(NamedTuple):
     steps: int | None = None
     temperature: float = 0.5
     seed: int = 0
+    held_out: int = 500
 
     def checked(self) -> "Options":
         """Itself with what is searched; ValueError for what no model is needed to refuse."""
         found: dict = {"particles": asked.particles(self.particles), "seed": asked.seed(self.seed)}
+        found["held_out"] = require("held-out", self.held_out, HELD_OUT)
         for name in ("problems", "steps"):
             if getattr(self, name) is not None:
                 found[name] = require(name, getattr(self, name), COUNT)
@@ -86,7 +89,6 @@ def train(
     progress: Progress,
     options: Options = EMBEDDED_SMALL,
     *,
-    held_out: int = 500,
     schedule: trainer.Schedule = SCHEDULE,
     save_every: int = 100,
 ) -> dict:
@@ -98,17 +100,17 @@ def train(
     options = options.checked()
     schedule = schedule._replace(steps=options.steps or schedule.steps)
     settings = options._asdict() | {"schedule": list(schedule)}
+    settings.pop("held_out")
     if options.questions is not None:
         settings["questions"] = identity.text(repr(list(options.questions)))
     with run_folder.claimed(folder, "distil", settings):
-        return _train(folder, progress, options, held_out, schedule, save_every)
+        return _train(folder, progress, options, schedule, save_every)
 
 
 def _train(
     folder: Path,
     progress: Progress,
     options: Options,
-    held_out: int,
     schedule: trainer.Schedule,
     save_every: int,
 ) -> dict:
@@ -145,9 +147,10 @@ def _train(
     )
     after = replace(before, decoder=nnx.merge(graph, params))
     models.export(after, folder / "model")
-    if options.questions is None and held_out:
+    if options.questions is None and options.held_out:
         after = models.load_policy(folder / "model")
-        metrics |= _measured(solver, after, held_out, options.temperature)
+        measured = told(progress, schedule.steps, "measuring")
+        metrics |= _measured(solver, after, options, measured)
     return metrics
 
 
@@ -198,16 +201,19 @@ def _nothing(solver: Solver, options: Options, metrics: dict) -> str:
     )
 
 
-def _measured(solver: Solver, after: models.Policy, held_out: int, temperature: float) -> dict:
+def _measured(
+    solver: Solver, after: models.Policy, options: Options, progress: Callable[[int, int], None]
+) -> dict:
     """Of both policies: pass@1 at temperature 1 and that of the search, and PF@8."""
     from pfjax.evaluation.orchard import measure_policy, measure_search
 
     metrics: dict = {}
     for name, model in (("before", solver.policy), ("after", after)):
-        for t in (1.0, temperature):
-            found = measure_policy(model, problems=held_out, temperature=t)
+        many = {"problems": options.held_out, "progress": progress}
+        for t in (1.0, options.temperature):
+            found = measure_policy(model, temperature=t, **many)
             metrics[f"pass@1 at temperature {t} {name}"] = found
-        found = measure_search(Solver(model, solver.prm), particles=8, problems=held_out)
+        found = measure_search(Solver(model, solver.prm), particles=8, **many)
         found.pop("correct")
         metrics[f"PF@8 {name}"] = found
     return metrics

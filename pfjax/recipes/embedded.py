@@ -19,7 +19,7 @@ from pfjax.distill import batches, losses, run_folder, trainer
 from pfjax.embedded.tokenizer import EOS, write_tokenizer
 from pfjax.models.config import DecoderConfig
 from pfjax.models.decoder import Decoder
-from pfjax.recipes.recipe import Progress, Recipe
+from pfjax.recipes.recipe import Progress, Recipe, told
 from pfjax.tasks import orchard
 
 VOCABULARY = 432
@@ -118,7 +118,10 @@ def _train(plan: Plan, folder: Path, progress: Progress) -> dict:
         models.export(as_policy(nnx.merge(graph, params), tokenizer), export / "model")
     from pfjax.evaluation.orchard import measure_policy
 
-    return measure_policy(models.load_policy(folder / "model"), split="validation")
+    measured = told(progress, total, "measuring")
+    return measure_policy(
+        models.load_policy(folder / "model"), split="validation", progress=measured
+    )
 
 
 def as_policy(decoder: Decoder, tokenizer: models.Tokenizer) -> models.Policy:

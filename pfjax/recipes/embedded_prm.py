@@ -25,7 +25,7 @@ from pfjax.models.prm import ProcessRewardModel
 from pfjax.recipes import labelled
 from pfjax.recipes.embedded import drill
 from pfjax.recipes.labelled import FIRST
-from pfjax.recipes.recipe import Progress, Recipe
+from pfjax.recipes.recipe import Progress, Recipe, told
 from pfjax.search.loading import resolve
 from pfjax.tasks import orchard
 
@@ -102,7 +102,10 @@ def _train(
     models.export(prm, folder / "model")
     from pfjax.evaluation.orchard import measure_prm
 
-    return measure_prm(models.load_prm(folder / "model"), sampler, split="validation")
+    measured = told(progress, total, "measuring")
+    return measure_prm(
+        models.load_prm(folder / "model"), sampler, split="validation", progress=measured
+    )
 
 
 def grow(base: models.Policy, layers: int) -> ProcessRewardModel:

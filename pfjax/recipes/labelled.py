@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from pfjax import models
-from pfjax.distill import batches, identity, interruption, run_folder
+from pfjax.distill import batches, identity, run_folder
 from pfjax.embedded.tokenizer import PROBE
-from pfjax.recipes.recipe import Progress
+from pfjax.recipes.recipe import Progress, told
 from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
 
@@ -64,10 +64,6 @@ def samples(path: Path, sampler: models.Policy, count: int, progress: Progress) 
         run_folder.require_same(path, json.loads(str(data.pop("settings", "{}"))), settings)
         return data
 
-    def report(done: int, total: int) -> None:
-        progress(0, 1, {"sampled": done})
-        interruption.check("while sampling")
-
     problems = [orchard.generate(FIRST + i, depth=(3, 7)) for i in range(count)]
     solver = Solver(sampler, None)
     results = solver.solve(
@@ -75,7 +71,7 @@ def samples(path: Path, sampler: models.Policy, count: int, progress: Progress) 
         SAMPLES,
         key=0,
         method="majority",
-        progress=report,
+        progress=told(progress, 1, "sampling"),
     )
     rows = [
         encode(sampler.tokenizer, p, s.steps)

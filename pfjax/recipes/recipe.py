@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from pfjax.distill import interruption
+
 Progress = Callable[[int, int, dict[str, float]], None]
 
 
@@ -33,6 +35,16 @@ class Recipe(NamedTuple):
                 )
                 raise ValueError(f"recipe {name!r} {what}.")
         return () if self.options is None else (self.options(**given),)
+
+
+def told(progress: Progress, steps: int, what: str) -> Callable[[int, int], None]:
+    """What a search in a recipe calls as problems are over: shows how many, and stops on a signal."""
+
+    def report(done: int, total: int) -> None:
+        progress(steps, steps, {what: done})
+        interruption.check(f"while {what} {done} of {total} problems")
+
+    return report
 
 
 def ignore(step: int, steps: int, metrics: dict[str, float]) -> None:

@@ -55,5 +55,7 @@ def status_of(
             f"{sum(lost)} of {len(lost)} solutions ended where the policy's logits were not finite, as in float16"
         )
     if answer is None and all(truncated):
-        said.append(f"all {len(truncated)} solutions were cut off by the budget; raise max_tokens")
+        said.append(
+            f"all {len(truncated)} solutions were cut off by the budget; raise max_tokens (--max-tokens)"
+        )
     return "; ".join(said) or "ok"

@@ -28,6 +28,7 @@ from pfjax.reasoning.foreign import Reader
 from pfjax.reasoning.model import language_model
 from pfjax.reasoning.particles import Particles, last_step
 from pfjax.reasoning.rewards import Ask, Told
+from pfjax.settings.numbers import shown
 
 
 def model_of(
@@ -123,5 +124,7 @@ def _shaped(tree: PyTree[Array], axes: tuple[int, ...]) -> PyTree[Array]:
 
 def first_problem(x: Particles) -> Particles:
     """Particles of one question [*axes, ...] as rows [n, ...] on the host, without caches."""
+    if not isinstance(x, Particles):
+        raise ValueError(f"particles is {shown(x)}, wanted those of a state of solver.model.")
     small = x._replace(policy_cache=(), reward_state=())
     return jax.tree.map(lambda leaf: leaf[0], jax.device_get(rows(small, x.length.ndim)))

@@ -54,7 +54,7 @@ class Engines:
         if kind not in self._engines:
             if method.uses_prm and solver.prm is None:
                 raise ValueError(
-                    f"method {method.name!r} needs a PRM; load one with prm=..., or use 'majority'."
+                    f"method {method.name!r} needs a PRM; give one (prm=, --prm), or use 'majority'."
                 )
             require_method(method, potential, n)
             how = solver.execution

@@ -18,7 +18,8 @@ from pfjax.search import tree
 from pfjax.search.choosing import chosen, status_of
 from pfjax.search.methods import Method
 from pfjax.search.result import Asked, Counts, Result, Solution
-from pfjax.tasks.grader import version
+from pfjax.tasks.grader import asked_of
+from pfjax.tasks.grading import extracted
 from pfjax.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def finish(
 
 def _asked(solver: "Solver", particles: int, told: Told) -> Asked:
     sampling, budget = solver.sampling._asdict(), solver.budget._asdict()
-    about = {"grader": version(), "version": __version__}
+    about = {"grader": asked_of(solver.task.equal), "version": __version__}
     return Asked(particles, told.key, told.id, solver.tau, sampling, budget, **about)
 
 
@@ -154,7 +155,7 @@ def solutions_of(solver: "Solver", x: Particles) -> list[Solution]:
 def _solution(task: Task, steps: list[str], tokens: list[int], **fields) -> Solution:
     text = task.cut("".join(steps))
     shown = [task.cut(step).strip() for step in steps]
-    return Solution(text, shown, tokens, task.extract(text), **fields)
+    return Solution(text, shown, tokens, extracted(task.extract, text), **fields)
 
 
 def require_in_place(method: Method, history: list[Snapshot]) -> None:

@@ -93,5 +93,5 @@ def require_orchard(policy: models.Policy) -> None:
     if policy.tokenizer.token_bytes[: len(known)] != known:
         raise ValueError(
             "prm is 'embedded:prm', which judges the embedded task alone; give the folder of a PRM, a "
-            "function, or prm=None with method='majority'."
+            "function, or use the method 'majority' without a PRM."
         )

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from pfjax.search.choosing import chosen
 from pfjax.search.page import page
-from pfjax.search.stored import as_json, with_floats
+from pfjax.search.stored import as_json, require_whole, with_floats
 from pfjax.search.tree import Node, Tree
-from pfjax.settings.asked import shown
-from pfjax.tasks.grading import Equal
+from pfjax.settings.asked import callback, shown
+from pfjax.tasks.grader import named
+from pfjax.tasks.grading import Equal, extracted
 
 if TYPE_CHECKING:
     from pfjax.search.methods import Method
@@ -117,13 +118,15 @@ class Result:
         self,
         rule: "str | Method | Callable",
         *,
-        equal: Equal | None = None,
+        equal: "Equal | None | Literal['asked']" = "asked",
         extract: Callable[[str], str | None] | None = None,
     ) -> "Result":
         """The same particles under another answer rule; nothing is sampled.
 
         `rule` is a name of `search.METHODS`, a `Method`, or a rule of `search.answers`. `equal` and
-        `extract` as in `pfjax.Task`. ValueError for a rule that returns no particle.
+        `extract` as in `pfjax.Task`; answers are compared as they were in the search if nothing else is
+        said. ValueError for a rule that returns no particle, and where a function of one's own compared
+        them and is not given again.
         """
         from pfjax.search.methods import Method, find
 
@@ -132,11 +135,19 @@ class Result:
             raise ValueError(
                 f"rule is {shown(rule)}, wanted the name of a method, a Method or a rule of search.answers."
             )
+        callback("extract", extract)
+        if isinstance(equal, str):
+            if equal != "asked":
+                raise ValueError(
+                    f"equal is {shown(equal)}, wanted a function of two texts, or None."
+                )
+            equal = named(self.asked.grader)
+        callback("equal", equal)
         select = rules.select if rules else rule
         name = rules.name if rules else getattr(rule, "__name__", "own")
         solutions = self.solutions
         if extract is not None:
-            solutions = [replace(s, answer=extract(s.text)) for s in solutions]
+            solutions = [replace(s, answer=extracted(extract, s.text)) for s in solutions]
         log_weights = np.array([s.log_weight for s in solutions])
         values = np.array([s.value for s in solutions])
         answers = [s.answer for s in solutions]
@@ -153,16 +164,18 @@ class Result:
 
     @classmethod
     def from_dict(cls, stored: dict) -> "Result":
-        """The result that `to_dict` stored; ValueError for what it did not make."""
+        """The result that `to_dict` stored; fields that it does not know, such as those `pfjax solve --json`
+        adds, are passed over. ValueError for what is no whole result.
+        """
         said = stored.get("format") if isinstance(stored, dict) else None
         if said != FORMAT:
             raise ValueError(
                 f"stored is {shown(stored)}, wanted what Result.to_dict makes, of format {FORMAT}."
             )
         try:
-            fields = with_floats({name: x for name, x in stored.items() if name != "format"})
+            fields = with_floats(_known(cls, stored))
             tree = fields["tree"]
-            nodes = [Node(**with_floats(node)) for node in tree["nodes"]]
+            nodes = [Node(**with_floats(_known(Node, node))) for node in tree["nodes"]]
             weights = [float(w) for w in tree["weights"]]
             parts = {
                 "solutions": [Solution(**with_floats(s)) for s in fields["solutions"]],
@@ -171,12 +184,12 @@ class Result:
                 "ess": [float(x) for x in fields["ess"]],
                 "tree": Tree(nodes, list(tree["leaves"]), weights),
             }
-            return cls(**fields | parts)
-        except (TypeError, KeyError, ValueError) as error:
+            result = cls(**fields | parts)
+            require_whole(result)
+            return result
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"stored lacks a part of a Result, or has one too many ({what})."
-            ) from None
+            raise ValueError(f"stored is no whole Result ({what}).") from None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Result) and self.to_dict() == other.to_dict()
@@ -189,3 +202,8 @@ class Result:
 
     def _repr_html_(self) -> str:
         return page(self)
+
+
+def _known(cls: type, stored: dict) -> dict:
+    """The stored fields of a dataclass."""
+    return {name: stored[name] for name in cls.__dataclass_fields__ if name in stored}

@@ -18,6 +18,7 @@ from jaxtyping import Array
 
 from pfjax import models
 from pfjax.reasoning.sources import MEAN, MINIMUM, SUM
+from pfjax.settings.numbers import shown
 
 
 class Tokens(NamedTuple):
@@ -85,7 +86,7 @@ def weighted_sum(*pairs: tuple[Named, float]) -> Mix:
         parts, weights = zip(*((part, float(weight)) for part, weight in pairs), strict=True)
     except (TypeError, ValueError):
         raise ValueError(
-            f"weighted_sum got {pairs!r}, wanted pairs of a reward and its weight, such as (prm, 0.7)."
+            f"weighted_sum got {shown(pairs)}, wanted pairs of a reward and its weight, such as (prm, 0.7)."
         ) from None
     if not all(map(math.isfinite, weights)):
         raise ValueError(f"weighted_sum got the weights {weights}, wanted finite ones.")
@@ -103,6 +104,18 @@ def opened(reward: Named, open_prm: Callable[[str | Path], models.PRM]) -> Rewar
     return of_texts(_function("prm", reward))
 
 
+def require_reward(reward: Any) -> None:
+    """ValueError for what no solver can weigh with: folders have to be opened first."""
+    if isinstance(reward, (str, Path)):
+        raise ValueError(
+            f"prm is {shown(reward)}, a name that pfjax.load opens; here give what models.load_prm returns."
+        )
+    if reward is not None and not isinstance(reward, (models.PRM, Tokens, Texts, Mix)):
+        _function("prm", reward)
+    for part in reward.parts if isinstance(reward, Mix) else ():
+        require_reward(part)
+
+
 def name_of(reward: Reward) -> str:
     """What messages call it."""
     if isinstance(reward, Mix):
@@ -116,13 +129,16 @@ def name_of(reward: Reward) -> str:
 def _some(name: str, parts: Sequence[Any]) -> tuple[Any, ...]:
     if not parts:
         raise ValueError(f"{name} got no reward, wanted at least one.")
+    for part in parts:
+        if not isinstance(part, (str, Path, Mix, models.PRM, Tokens, Texts)):
+            _function(name, part)
     return tuple(parts)
 
 
 def _function(name: str, function: Any) -> Any:
     if not callable(function) or isinstance(function, type):
         raise ValueError(
-            f"{name} got {function!r}, wanted a PRM, its folder, or a function (question, steps) -> value."
+            f"{name} got {shown(function)}, wanted a PRM, its folder, or a function (question, steps) -> value."
         )
     return function
 

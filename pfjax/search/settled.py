@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pfjax import models
 from pfjax.models._asked import require_mesh
 from pfjax.models.prompt import PLAIN_STOP
+from pfjax.search.rewards import require_reward
 from pfjax.settings.execution import require_settings
 from pfjax.settings.numbers import shown
 from pfjax.tasks.task import Task
@@ -21,6 +22,7 @@ def settled(solver: "Solver") -> dict:
         raise ValueError(
             f"policy is {shown(policy)}, wanted what models.load_policy returns; pfjax.load opens folders."
         )
+    require_reward(solver.prm)
     require_mesh(solver.mesh)
     require_settings(solver.sampling, solver.budget, solver.execution, solver.tau)
     return {
@@ -41,6 +43,7 @@ def filled(task: Task, policy: models.Policy) -> Task:
         prompt = models.default_prompt(policy.tokenizer, policy.generation.get("pfjax_prompt"))
     if not isinstance(prompt, models.Prompt):
         raise ValueError(f"task.prompt is {shown(prompt)}, wanted a pfjax.Prompt.")
+    prompt.require_kept(policy.tokenizer)
     stop = task.stop
     if stop is None:
         stop = (PLAIN_STOP,) if prompt.plain(policy.tokenizer) else ()

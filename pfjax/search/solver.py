@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import overload
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Key
 
@@ -110,15 +109,17 @@ class Solver:
         questions, particles = asked.listed(question), asked.particles(particles)
         keys, found = self.keys(questions, key, ids), methods.find(method)
         encoded = [self.encode(q, found.uses_prm) for q in questions]
+        asked.callback("progress", progress)
         report = progress or (lambda done, total: None)
         asks = Ask(questions, encoded, keys)
         histories, seconds, compiled = ran(self, found, particles, asks, batch, report)
         cost = Cost(seconds / len(questions), compiled, len(questions))
-        number = key if isinstance(key, (int, np.integer)) else None
+        number = prompts.number_of(key)
+        names = [None] * len(questions) if ids is None else asked.listed_names(ids, len(questions))
         results = []
         for i, text in enumerate(questions):
             require_in_place(found, histories[i])
-            told = Told(None if number is None else int(number), None if ids is None else ids[i])
+            told = Told(number, names[i])
             results.append(finish(self, found, text, encoded[i], histories[i], cost, told))
         return results[0] if isinstance(question, str) else results
 

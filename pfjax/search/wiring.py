@@ -1,7 +1,6 @@
 """From a reward, a value, to what the engine needs: sources, who speaks for the host, and prompts."""
 
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -105,12 +104,5 @@ def require_numbers(
 def _formula(reward: Reward, leaves: list) -> Formula:
     if isinstance(reward, Mix):
         return reward.how, tuple(_formula(p, leaves) for p in reward.parts), reward.weights
-    if isinstance(reward, (str, Path)):
-        raise ValueError(
-            f"the reward {str(reward)!r} is a folder, which pfjax.load(prm=...) opens; here give what "
-            "models.load_prm returns."
-        )
-    if not isinstance(reward, (models.PRM, Tokens, Texts)) and not callable(reward):
-        raise ValueError(f"prm is {reward!r}, wanted a PRM, a function, or one of search.rewards.")
     leaves.append(reward if isinstance(reward, (models.PRM, Tokens, Texts)) else of_texts(reward))
     return len(leaves) - 1

@@ -5,7 +5,7 @@ import operator
 
 from pfjax.settings.numbers import Range, require
 from pfjax.settings.numbers import shown as shown
-from pfjax.settings.words import one_line
+from pfjax.settings.words import is_whole, one_line
 
 MAX_PARTICLES = 1 << 16
 TAU = Range(1e-6, 1e6)
@@ -22,16 +22,19 @@ def listed(question: object) -> list[str]:
     if not found or not all(q.strip() for q in found):
         raise ValueError("The question is empty; give the text of a problem.")
     for asked in found:
-        try:
-            asked.encode()
-        except UnicodeEncodeError:
+        if not is_whole(asked):
             shown = one_line(ascii(asked), 60)
-            raise ValueError(f"question is {shown}, which has half a character; mend it.") from None
+            raise ValueError(f"question is {shown}, which has half a character; mend it.")
     return [str(q) for q in found]
 
 
 def listed_ids(ids: object, problems: int) -> list[int]:
-    """The ids: numbers of 64 bits, or texts, which are hashed; ValueError for anything else."""
+    """The ids as numbers of 64 bits: texts are hashed; ValueError for anything else."""
+    return [stable_id(i) if isinstance(i, str) else i for i in listed_names(ids, problems)]
+
+
+def listed_names(ids: object, problems: int) -> list[int | str]:
+    """The ids, numbers of 64 bits or texts, as Python has them; ValueError for anything else."""
     found = None if isinstance(ids, (str, bytes, dict, set)) else _column(ids)
     if found is None or not all(isinstance(i, str) or _is_id(i) for i in found):
         raise ValueError(
@@ -39,7 +42,7 @@ def listed_ids(ids: object, problems: int) -> list[int]:
         )
     if len(found) != problems:
         raise ValueError(f"ids has {len(found)} entries for {problems} questions; give one each.")
-    return [stable_id(i) if isinstance(i, str) else operator.index(i) for i in found]
+    return [str(i) if isinstance(i, str) else operator.index(i) for i in found]
 
 
 def stable_id(text: str) -> int:
@@ -54,6 +57,12 @@ def seed(key: object) -> int:
             f"key is {shown(key)}, wanted a number from 0 to 2^64 - 1, or one jax.random.key(number)."
         )
     return operator.index(key)  # pyright: ignore[reportArgumentType]
+
+
+def callback(name: str, function: object) -> None:
+    """ValueError for what can neither be called nor is None."""
+    if function is not None and not callable(function):
+        raise ValueError(f"{name} is {shown(function)}, wanted a function, or None.")
 
 
 def particles(count: object) -> int:

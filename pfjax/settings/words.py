@@ -1,6 +1,19 @@
 """Values of users in messages of one line."""
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text has no half of a character (a surrogate) in it, which no file and no model takes.
+
+    >>> is_whole("a"), is_whole("\ud800")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def one_line(value: object, most: int = 200) -> str:
     """The text of a value without line breaks, in `most` characters; some objects cannot even be shown.
 

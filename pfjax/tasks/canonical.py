@@ -26,7 +26,18 @@ _SHORT = set(
     "pen bag box cow hen kid sq cubic mph".split()
 )
 _NO_UNIT = set("am pm pi sqrt and or to inf mod ln log sin cos tan choose base".split())
-_MANY = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_NO_UNIT |= set(
+    "plus minus times divided multiplied over under above below negative modulo remainder".split()
+)
+_NO_UNIT |= set(
+    "squared cubed factorial power half halves third thirds quarter quarters fourth fourths".split()
+)
+_NO_UNIT |= set(
+    "fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths".split()
+)
+_NO_UNIT |= set("hundredth hundredths thousandth thousandths pair pairs score gross".split())
+_MANY = {"dozen": 12, "dozens": 12, "hundred": 100, "thousand": 10**3, "million": 10**6}
+_MANY |= {"billion": 10**9, "trillion": 10**12}
 _GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})(?:\.[0-9]+)?")
 _ALL_GROUPED = re.compile(r"[-+]?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _NUMBER = re.compile(
@@ -85,7 +96,10 @@ def _form(text: str, depth: int) -> str:
         return str(value)
     parts = _split(_AND.sub(", ", text))
     if len(parts) > 1 and all(parts):
-        return ", ".join(sorted({_form(VARIABLE.sub("", part), depth + 1) for part in parts}))
+        bare = [VARIABLE.sub("", part) for part in parts]
+        names = {part.removesuffix(b).strip() for part, b in zip(parts, bare, strict=True)} - {""}
+        # Values of one variable are a set, those of several keep their names.
+        return ", ".join(sorted({_form(x, depth + 1) for x in (bare if len(names) < 2 else parts)}))
     close = _PAIRS.get(text[0])
     if close and _spans(text) and text[-1] in ")]}":
         inner = _split(text[1:-1])
@@ -109,21 +123,23 @@ def _measured(text: str) -> Fraction | None:
     if not unit or _NO_UNIT & set(words) or not (len(words[0]) > 3 or words[0] in _SHORT):
         return None
     value = number(unit[1])
-    return None if value is None else value * 10 ** _MANY.get(words[0], 0)
+    for word in words:
+        value = value and value * _MANY.get(word, 1)
+    return value
 
 
 def _words(text: str) -> str:
     """Words are in small letters; other texts lose their blanks."""
     if re.fullmatch(r"[A-Za-z]{2,}(?:[ '-][A-Za-z]+)*", text):
         return text.lower()
-    text = re.sub(r"\s+", "", text)
-    text = re.sub(r"\^([0-9]+)", r"^\1", text)
+    text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9.])", "", text)  # "1 2" is not 12
     return re.sub(r"(?<=[0-9A-Za-z)])\*(?=[A-Za-z(])", "", text)
 
 
 def _number(text: str) -> Fraction | None:
     if not text or len(text) > DIGITS * 2 or not any("0" <= c <= "9" for c in text):
         return None
+    text = re.sub(r" ?/ ?", "/", re.sub(r"^([-+]) ", r"\1", text))
     mixed = _MIXED.fullmatch(text)
     if mixed:
         sign, whole, top, bottom = mixed.groups()
@@ -134,7 +150,7 @@ def _number(text: str) -> Fraction | None:
     power = _POWER.fullmatch(text)
     if power:
         return Fraction(power[1]) * Fraction(10) ** int(power[2] or power[3])
-    found = _NUMBER.fullmatch(text.replace(" ", "") if "/" in text else text)
+    found = _NUMBER.fullmatch(text)
     if not found:
         return None
     sign, top, bottom = found.groups()

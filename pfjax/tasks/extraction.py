@@ -16,10 +16,13 @@ Rule = Callable[[str], str | None]
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*")
 _BARE = re.compile(r"[-+]?[^\s{}$\\,.;:!?]+(?:[.,/][0-9]+)*")
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
 _HASHES = re.compile(r"####[ \t]*([^\n#]+)")
-_IS = re.compile(r"\banswers?[ \t]*(?:is|are|:|=)[ \t*:]*", re.IGNORECASE)
+_IS = re.compile(r"\banswers?[ \t*]*(?:is|are|:|=)[ \t*:,]*", re.IGNORECASE)
 _END = re.compile(r"(?<![0-9])\.(?=\s|$)|\.(?=\s+[A-Z]|\s*$)|(?<=\$)[ \t]+(?=[a-z])")
-_NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+)?")
+_RUN = re.compile(r"(?:(?<![.0-9])\.)?[0-9](?:[0-9.,/]*[0-9])?")
+_NUMBER = re.compile(r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?(?:/[0-9]+)?")
+_SIGN = re.compile(r"(?<![0-9A-Za-z)])[-+\u2212]$")
 
 
 def last_box(text: str) -> str | None:
@@ -54,7 +57,7 @@ def hashes(text: str) -> str | None:
 def answer_is(text: str) -> str | None:
     """What is said to be the answer, to the end of the sentence; the last time it is said.
 
-    >>> answer_is("So the answer is $18. Done."), answer_is("**Answer:** 2.5 apples")
+    >>> answer_is("So the answer is, $18. Done."), answer_is("**Answer:** 2.5 apples")
     ('$18', '2.5 apples')
     """
     begin = max((said.end() for said in _IS.finditer(text)), default=None)
@@ -67,11 +70,17 @@ def answer_is(text: str) -> str | None:
 def last_number(text: str) -> str | None:
     """The last number.
 
-    >>> last_number("12 of 1,200.50 apples")
-    '1,200.50'
+    >>> last_number("12 of 1,200.50 apples"), last_number("so 5-3"), last_number("it is -3")
+    ('1,200.50', '3', '-3')
     """
-    found = [m[0] for m in _NUMBER.finditer(text) if any("0" <= c <= "9" for c in m[0])]
-    return found[-1] if found else None
+    runs = list(_RUN.finditer(text))
+    if not runs:
+        return None
+    run = runs[-1]
+    if not _NUMBER.fullmatch(run[0]):  # a date, a version, a list
+        return re.split("[.,/]", run[0])[-1]
+    sign = _SIGN.search(text, max(run.start() - 2, 0), run.start())
+    return (sign[0] if sign else "") + run[0]
 
 
 def first_of(*rules: Rule) -> Rule:
@@ -87,27 +96,43 @@ extract_answer = first_of(last_box, hashes, answer_is)
 
 
 def _boxes(text: str) -> list[str]:
-    """Contents of the closed boxes that are not empty, in the order in which they open."""
-    closing, found = None, []
-    for box in _BOX.finditer(text):
+    """Contents of the closed boxes that are not empty and hold no other, in their order."""
+    closing, found, inside = None, [], len(text)
+    for box in reversed(list(_BOX.finditer(text))):
+        closing = _closing(text) if closing is None else closing
         begin = box.end()
         if text[begin : begin + 1] == "{":
-            closing = _closing(text) if closing is None else closing
-            content = text[begin + 1 : closing[begin]] if begin in closing else ""
+            end, begin = closing.get(begin, begin), begin + 1
         else:
-            bare = _BARE.match(text, begin)
-            content = bare[0] if bare else ""
-        if content.strip():
-            found.append(content.strip())
-    return found
+            end = _bare(text, begin, closing)
+        content = text[begin:end].strip()
+        if content and end <= inside:  # else there is another in it
+            found.append(content)
+        inside = box.start()
+    return found[::-1]
+
+
+def _bare(text: str, begin: int, closing: dict[int, int]) -> int:
+    r"""Where what stands behind \boxed without braces ends: 5, or \frac12, or \sqrt{3}."""
+    command = _COMMAND.match(text, begin)
+    if not command:
+        bare = _BARE.match(text, begin)
+        return bare.end() if bare else begin
+    end = command.end()
+    for _ in range(2 if command[1].endswith("frac") else 1):
+        if end in closing:
+            end = closing[end] + 1
+        elif command[1].endswith(("frac", "sqrt")):
+            end += len(text[end : end + 1].strip())
+    return end
 
 
 def _closing(text: str) -> dict[int, int]:
-    """Where each brace that is closed is closed."""
+    r"""Where each brace that is closed is closed; \{ and \} are no braces."""
     stack, found = [], {}
-    for brace in re.finditer(r"[{}]", text):
+    for brace in re.finditer(r"\\.|[{}]", text, re.DOTALL):
         if brace[0] == "{":
             stack.append(brace.start())
-        elif stack:
+        elif brace[0] == "}" and stack:
             found[stack.pop()] = brace.start()
     return found

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
+from pfjax.settings.numbers import shown
 from pfjax.settings.words import one_line
 from pfjax.tasks.canonical import normal_form as normal_form
 from pfjax.tasks.canonical import number
@@ -33,6 +34,19 @@ def same_answer(answer: str | None, truth: Truth, equal: Equal | None = None) ->
     if given is not None and str(given) == form:
         return True
     return equal is not None and _equal(equal, answer, text)
+
+
+def extracted(extract: Callable[[str], str | None], text: str) -> str | None:
+    """What an extraction rule finds; ValueError for one that raises, or finds what is no text."""
+    name, wanted = getattr(extract, "__name__", type(extract).__name__), "wanted a text, or None"
+    try:
+        found = extract(text)
+    except Exception as error:
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"extract: {name}({shown(text)}) raised {what}; {wanted}.") from error
+    if found is not None and not isinstance(found, str):
+        raise ValueError(f"extract: {name}({shown(text)}) returned {shown(found)}, {wanted}.")
+    return found
 
 
 def vote_keys(answers: Sequence[str | None], equal: Equal | None = None) -> list[str | None]:

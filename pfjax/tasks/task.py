@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pfjax.settings.words import one_line
+from pfjax.settings.words import is_whole, one_line
 from pfjax.tasks.extraction import extract_answer
 from pfjax.tasks.grader import same_math
 
@@ -74,8 +74,8 @@ class Task:
 def _texts(name: str, value: object, least: int) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else value
     if isinstance(found, (list, tuple)) and len(found) >= least:
-        if all(isinstance(text, str) and text for text in found):
+        if all(isinstance(text, str) and text and is_whole(text) for text in found):
             return tuple(found)
     raise ValueError(
-        f"task.{name} is {one_line(repr(value), 60)}, wanted a text that is not empty, or several."
+        f"task.{name} is {one_line(ascii(value), 60)}, wanted a text that is not empty, or several."
     )

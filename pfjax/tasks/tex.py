@@ -7,6 +7,9 @@ DEEPEST = 8
 _SIGNS = str.maketrans(
     {"\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00b0": "", "\u221e": "inf ", "\u03c0": "pi "}
 )
+_RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070\u2071\u2074-\u207f]+")
+_LOWERED = re.compile("[\u2080-\u208e]+")
+_VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
 _GONE = re.compile(
     r"\\(?:left|right|displaystyle|limits|[bB]igg?[lrm]?)(?![A-Za-z])|\\[!()\[\]]|\$|\\\$|[\u20ac\u00a3]"
     r"|\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![A-Za-z])|\\?%"
@@ -37,7 +40,7 @@ VARIABLE = re.compile(
 
 def plain(text: str) -> str:
     """Without marks that mean nothing, and with one way to write fractions, roots and names."""
-    text = unicodedata.normalize("NFKC", text.translate(_SIGNS))
+    text = text if text.isascii() else _ascii(text)
     text = _THIN.sub("", text)
     text = text.replace("\\{", "{").replace("\\}", "}") if "\\{" in text else text
     text = _GONE.sub("", text)
@@ -50,8 +53,27 @@ def plain(text: str) -> str:
         text = _fractions(_roots(text))
         text = _NAMED.sub(lambda m: f" {_NAMES.get(m[1], m[1])} ", text)
     text = " ".join(text.split()).rstrip(".").strip()
-    text = re.sub(r"\^ ?\{([^{}]{1,40})\}", lambda m: f"^{_grouped(m[1])}", text)
+    text = re.sub(r"\^ ?\{([^{}]{1,40})\}(?= ?([0-9A-Za-z(])?)", _power, text)
     return VARIABLE.sub("", text)
+
+
+def _ascii(text: str) -> str:
+    """Superscripts as powers, one-character fractions as those of TeX, other forms by NFKC."""
+    text = _RAISED.sub(lambda m: f"^{{{_folded(m[0])}}}", text)
+    text = _LOWERED.sub(lambda m: f"_{{{_folded(m[0])}}}", text)
+    text = _VULGAR.sub(lambda m: r"\frac{{{}}}{{{}}}".format(*_folded(m[0]).split("\u2044")), text)
+    return _folded(text)
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text.translate(_SIGNS)).translate(_SIGNS)
+
+
+def _power(found: re.Match) -> str:
+    """An exponent, in parentheses if it is not one number or letter, or if more would be read as part of it."""
+    inside = found[1].strip()
+    alone = re.fullmatch(r"[-+]?[0-9.]+|[A-Za-z]", inside) and not found[2]
+    return f"^{inside}" if alone else f"^({inside})"
 
 
 def _fractions(text: str) -> str:

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 import enumerable_lm
@@ -38,6 +39,10 @@ def prompted(template: str) -> object:
     return pfjax.load(task=task).solve("a?", 1, method="majority")
 
 
+def solved_by(**task) -> object:
+    return replace(SOLVER(), task=pfjax.Task(**task)).solve("a?", 8)
+
+
 NUMBERS = (-1, 1.5, "a", True, nan, [1])
 add(
     "particles",
@@ -63,6 +68,7 @@ add(
     lambda v: solve(question=["a?"], ids=v),
 )
 add("batch", (0, *NUMBERS, {}, "8"), lambda v: solve(batch=v))
+add("progress", (5, "x", [print]), lambda v: solve(progress=v))
 add("method", ("nope", None, 5, "", b"pf", ["pf"], {}, smc.systematic), lambda v: solve(method=v))
 add(
     "temperature",
@@ -103,16 +109,16 @@ for name in ("sampling", "budget", "execution", "task"):
     add(name, (None, 5, {}, "x"), lambda v, name=name: pfjax.load(**{name: v}))
 TASK = {
     "prompt": ("x", 5, {}),
-    "delimiter": ("", 5, None, [], [""], [5]),
-    "stop": ("", 5, [""], [None]),
+    "delimiter": ("", 5, None, [], [""], [5], "\ud800"),
+    "stop": ("", 5, [""], [None], ["\udcff"]),
     "stop_at_box": (1, None, "yes"),
     "extract": (None, 5, "x"),
     "equal": (5, "x"),
 }
 PROMPT = {
-    "user": ("x", "", None, 5),
-    "system": (5, b"x"),
-    "shots": ("x", [1], [("a",)], [("a", 5)], None),
+    "user": ("x", "", None, 5, "{question}\ud800"),
+    "system": (5, b"x", "\ud800"),
+    "shots": ("x", [1], [("a",)], [("a", 5)], None, [("a", "\ud800")]),
     "arguments": (5, [1], {1: 2}, None),
     "date": ("today", None, 5),
     "template": (5, b"x"),
@@ -122,16 +128,53 @@ for name, values in TASK.items():
 for name, values in PROMPT.items():
     add(f"prompt.{name}", values, lambda v, name=name: pfjax.Prompt(**{name: v}))
 add("template", ("{% for %}", "{{ 1/0 }}", "{{ messages[9].content }}", "{{ x.y.z }}"), prompted)
+add("template", ("", "no question", "{{ messages[0].role }}"), prompted)
+LEFT_OUT = (
+    {"system": "Be brief."},
+    {"arguments": {"messages": []}},
+)  # of embedded:small's template
+add("left out", LEFT_OUT, lambda v: pfjax.load(task=pfjax.Task(prompt=pfjax.Prompt(**v))))
+add("extract", (lambda t: 1 / 0, lambda t: 5, lambda t: b"x"), lambda v: solved_by(extract=v))
+add("equal", (lambda a, b: 1 / 0,), lambda v: solved_by(extract=lambda t: t[:3] + "x", equal=v))
 add("Solver", ("embedded:small", None, 5), lambda v: pfjax.Solver(v))
-add("Solver prm", ("embedded:prm", 5), lambda v: pfjax.Solver(SOLVER().policy, v).solve("a?", 2))
+add("Solver prm", ("embedded:prm", 5), lambda v: pfjax.Solver(SOLVER().policy, v))
+add("with_prm", (5, "x", object()), lambda v: SOLVER().with_prm(v))
+add("with_prm", ("x",), lambda v: SOLVER().with_prm(search.rewards.mean(v)))
+add("solutions", (5, None), lambda v: SOLVER().solutions(v))
+WEIGHTS = ([0.0, 0.0], 5, None, np.zeros(0, np.float32), np.zeros(3, int), "x", np.float32(1))
+add("log_w", WEIGHTS, lambda v: smc.systematic(jax.random.key(0), v, 0))  # pyright: ignore[reportArgumentType]
 add("revote", (5, None, "nope", b"x"), lambda v: solve().revote(v))  # pyright: ignore[reportAttributeAccessIssue]
+add("revote extract", (5, lambda t: 1 / 0, lambda t: 5), lambda v: solve().revote("pf", extract=v))  # pyright: ignore[reportAttributeAccessIssue]
+add(
+    "revote equal",
+    (5, "x", lambda a, b: 1 / 0),
+    lambda v: solve(particles=8).revote("pf", equal=v, extract=lambda t: t[:3] + "x"),
+)  # pyright: ignore[reportAttributeAccessIssue]
 add("from_dict", (None, {}, 5, []), lambda v: Result.from_dict(v))  # pyright: ignore[reportArgumentType]
+STORED = {
+    "counts": (None, 5, []),
+    "solutions": ([None], "x", [], [{}]),
+    "chosen": (99, -1, "x"),
+    "question": (None, 5),
+    "answer": (5,),
+    "tree": (None, {"nodes": [], "leaves": [0, 0], "weights": [1.0, 1.0]}),
+    "asked": (None, {"particles": 2, "colour": 1}),
+    "ess": (None, "x"),
+}
+for name, values in STORED.items():
+    add(
+        f"stored {name}",
+        values,
+        lambda v, name=name: Result.from_dict(solve().to_dict() | {name: v}),  # pyright: ignore[reportAttributeAccessIssue]
+    )
 add("ess_below", (nan, -1, 2, "a", None, True), lambda v: smc.ess_below(v))
 add("when", (5, None, "x"), lambda v: smc.when(v, smc.systematic))
 add("when _, ", (5, None, "systematic"), lambda v: smc.when(smc.never, v))
 add("resampler", (5, None, "systematic"), lambda v: solve(method=Method(v)))
 add("potential", (5, None, "mean"), lambda v: solve(method=Method(smc.systematic, v)))
 add("select", (5, None, "mean"), lambda v: solve(method=Method(smc.systematic, select=v)))
+for name in ("mean", "minimum"):
+    add(name, (5, None, object()), lambda v, name=name: getattr(search.rewards, name)("a", v))
 add("of_texts", (5, None, "x", int), lambda v: search.rewards.of_texts(v))
 
 
@@ -173,9 +216,10 @@ SOLVE = {
     "--weight-format": ("int4", "", "8"),
     "--mesh": ("2", "0x1", "axb", "", "1x1x1", "-1x1", "9x9"),
     "--user": ("no place", ""),
-    "--template": ("{% for %}", "{{ 1/0 }}"),
+    "--template": ("{% for %}", "{{ 1/0 }}", "x"),
+    "--system": ("Be brief.",),  # of embedded:small, whose template has no place for it
     "--template-arg": ("x", "=1", "1a=2", ""),
-    "--delimiter": ("",),
+    "--delimiter": ("", "\udcff"),
     "--stop": ("",),
     "--file": (
         "/no/such",
@@ -185,6 +229,9 @@ SOLVE = {
         "list.jsonl",
         "blank.jsonl",
         "bytes.jsonl",
+        "list-answer.jsonl",
+        "true-answer.jsonl",
+        "no-answer.jsonl",
     ),
 }
 PLAN = {
@@ -217,6 +264,7 @@ LINES = [
     *(["solve", name, value] for name, values in SOLVE.items() for value in values),
     *(["plan", name, value] for name, values in PLAN.items() for value in values),
     *(["bench", "--small", name, value] for name, values in BENCH.items() for value in values),
+    *(["train", "distil", "--held-out", value] for value in ("-1", "1.5", "a", "")),
     *(["train", name] for name in ("magic", "", "embedded", "--out")),
     *([command, "--no-such-option"] for command in ("solve", "plan", "bench", "train", "models")),
     *(["solve", text] for text in ("", "  \n", "Ann " * 600, "\ud800")),
@@ -237,6 +285,9 @@ def test_a_line_that_cannot_be_is_one_sentence(line, tmp_path, monkeypatch):
         "list.jsonl": b"[1]",
         "blank.jsonl": json.dumps({"question": " "}).encode(),
         "bytes.jsonl": b"\xff\xfe",
+        "list-answer.jsonl": b'{"question": "x", "answer": [34]}',
+        "true-answer.jsonl": b'{"question": "x", "answer": true}',
+        "no-answer.jsonl": b'{"question": "x", "answer": ""}',
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)

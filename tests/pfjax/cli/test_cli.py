@@ -22,6 +22,7 @@ from pfjax import recipes
 from pfjax.cli import app
 from pfjax.cli.errors import one_sentence
 from pfjax.cli.options import DTYPES, METHODS, PRM_KINDS, RECIPES
+from pfjax.cli.request import Asked, questions_of
 from pfjax.cli.show import CHOSEN, particle_tree
 from pfjax.models import cache, dtypes, formats
 from pfjax.models.linear import FORMATS
@@ -206,6 +207,14 @@ def test_the_figures_beside_it_are_those_of_the_results():
     found = {int(n): float(share) for _, n, share in rows if float(share) < 1}
     assert f"{found[16]:.0%} with 16".replace("%", " %") in CHOSEN
     assert f"one sample {found[1]:.0%}".replace("%", " %") in CHOSEN
+
+
+def test_a_line_of_a_file_ends_with_a_line_feed_alone(tmp_path):
+    """What str.splitlines splits at is legal inside JSON; Windows puts a mark in front."""
+    path, question = tmp_path / "q.jsonl", "a\u2028b\u2029c\x85d"
+    row = json.dumps({"question": question, "answer": 7}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + f"{row}\r\n\n{row}".encode())
+    assert questions_of(path) == [Asked(question, None, "7")] * 2
 
 
 def test_the_prompt_is_shown_without_weights(damaged):

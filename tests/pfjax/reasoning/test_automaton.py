@@ -67,8 +67,8 @@ def closes_box(text: bytes) -> bool:
     if not match:
         return False
     depth = 1
-    for byte in text[match.end() :]:
-        depth += (byte == ord("{")) - (byte == ord("}"))
+    for mark in re.findall(rb"\\.|[{}]", text[match.end() :], re.DOTALL):
+        depth += (mark == b"{") - (mark == b"}")
         if depth == 0:
             return True
     return False
@@ -162,6 +162,10 @@ def test_several_delimiters(name):
         (["a \\boxed{", "1}", " b"], (), False, None),
         (["a \\boxed{ ", "} then ", "\\boxed{2}"], (), True, 2),  # an empty box is none
         (["a \\boxed{}", "{}"], (), True, None),
+        (["\\boxed{\\left\\{1", "\\right.", "}"], (), True, 2),  # a written brace is none
+        (["\\boxed{1\\", "}", "}"], (), True, 2),
+        (["\\boxed{\\}", "}"], (), True, 1),
+        (["\\boxed{1\\\\", "}"], (), True, 1),
         (["a\n\nQ", "uestion", ": b"], ("Question:", "User:"), True, 2),
         (["Us", "User", ":"], ("Question:", "User:"), False, 2),
         (["Question", "\n\n", ":"], ("Question:",), True, None),

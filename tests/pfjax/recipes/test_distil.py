@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from pfjax import models
+from pfjax.distill import interruption
+from pfjax.distill.interruption import Interrupted
 from pfjax.recipes import RECIPES, distil
+from pfjax.recipes.recipe import told
 
 FIXTURES = Path(__file__).parents[2] / "models/fixtures"
 SCRIPT = """
@@ -27,8 +30,7 @@ distil.ROWS = 16
 distil.train(
     Path(sys.argv[1]),
     lambda step, steps, row: print(step, flush=True),
-    distil.Options(problems=8, particles=4),
-    held_out=0,
+    distil.Options(problems=8, particles=4, held_out=0),
     schedule=trainer.Schedule(steps=120, rate=5e-4, warmup=10),
     save_every=20,
 )
@@ -193,11 +195,37 @@ def test_solutions_that_are_too_long_are_dropped_and_counted(tmp_path, monkeypat
     monkeypatch.setattr(distil, "collect", lambda *a, **k: found)
     monkeypatch.setattr(distil.trainer, "fit", lambda params, *a, **k: params)
     monkeypatch.setattr(distil.models, "export", lambda *a, **k: None)
-    options = distil.Options(problems=3)
-    metrics = distil.train(tmp_path / "a", lambda *a: None, options, held_out=0)
+    options = distil.Options(problems=3, held_out=0)
+    metrics = distil.train(tmp_path / "a", lambda *a: None, options)
     assert metrics == {"problems searched": 3, "solutions": 2, "too long": 1}
     del found[2], found[0]
     with pytest.raises(
         ValueError, match="no finished solution of 3 problems .* at most 2048 tokens"
     ):
-        distil.train(tmp_path / "b", lambda *a: None, options, held_out=0)
+        distil.train(tmp_path / "b", lambda *a: None, options)
+
+
+def test_measuring_says_how_far_it_is_and_stops_on_a_signal():
+    seen = []
+    measured = told(lambda *row: seen.append(row), 30, "measuring")
+    measured(1, 4)
+    assert seen == [(30, 30, {"measuring": 1})]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted, match="while measuring 2 of 4 problems"):
+            with interruption.watched():
+                signal.raise_signal(signal.SIGINT)
+                measured(2, 4)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.slow
+def test_both_policies_are_measured_on_as_many_problems_as_asked_for(tmp_path):
+    """Above 20 s: compiles six searches."""
+    rows = []
+    options = distil.Options(problems=2, particles=2, steps=2, held_out=3)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        found = distil.train(tmp_path, lambda *row: rows.append(row[2]), options)
+    assert found["PF@8 after"]["problems"] == 3
+    assert [row["measuring"] for row in rows if "measuring" in row].count(3) >= 6

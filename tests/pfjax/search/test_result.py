@@ -5,6 +5,8 @@ import json
 import math
 
 import enumerable_lm
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from toy_tokenizers import llama_like, mistral_like
@@ -15,6 +17,7 @@ from pfjax.models.pieces import pieces
 from pfjax.reasoning.asked import step_text
 from pfjax.search import METHODS, Result, answers
 from pfjax.search.choosing import status_of
+from pfjax.tasks.grader import asked_of
 
 QUESTION = "a?"
 
@@ -74,7 +77,8 @@ def test_a_result_is_stored_and_read_again(method):
 def test_numbers_that_json_lacks_are_stored():
     result = made()
     solution = dataclasses.replace(result.solution, value=math.nan, log_weight=-math.inf)
-    result = dataclasses.replace(result, solutions=[solution], chosen=0, ess=[math.inf])
+    others = result.solutions[1:]
+    result = dataclasses.replace(result, solutions=[solution, *others], chosen=0, ess=[math.inf])
     again = Result.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
     assert again == result and again.solution.log_weight == -math.inf and again.ess == [math.inf]
     assert math.isnan(again.solution.value)
@@ -112,6 +116,44 @@ def test_voting_anew_with_other_answers():
     assert [s.answer for s in first.solutions] == [t[:1] or None for t in texts]
     one = result.revote("majority", extract=lambda text: text or None, equal=lambda a, b: True)
     assert one.answer == one.solutions[one.chosen].answer
+
+
+def test_voting_anew_compares_answers_as_the_search_did():
+    said = [r"2\sqrt{2}", r"\sqrt{8}", "3", "3.0", r"8^{1/2}"]
+    result = made()
+    solutions = [
+        dataclasses.replace(s, answer=a, log_weight=-math.log(16))
+        for s, a in zip(result.solutions, [*said, *[None] * 11], strict=True)
+    ]
+    result = dataclasses.replace(result, solutions=solutions)
+    assert result.revote("majority").answer == said[0]
+    assert result.revote("majority", equal=None).answer == "3"
+    own = dataclasses.replace(
+        result, asked=dataclasses.replace(result.asked, grader=asked_of(lambda a, b: True))
+    )
+    assert own.revote("majority", equal=lambda a, b: True).answer == said[0]
+    with pytest.raises(ValueError, match="compared by <lambda>; give that as equal"):
+        own.revote("majority")
+    forms = dataclasses.replace(result.asked, grader=asked_of(None))
+    assert dataclasses.replace(result, asked=forms).revote("majority").answer == "3"
+
+
+def test_what_was_asked_is_plain_values():
+    solver = enumerable_lm.solver()
+    for ids in ([3], np.array([3]), np.array([3], np.uint64)):
+        asked = solver.solve(QUESTION, 2, jnp.array(5), ids=ids).asked
+        assert (asked.key, asked.id) == (5, 3) and json.dumps(dataclasses.asdict(asked))
+    assert solver.solve(QUESTION, 2, jax.random.key(5)).asked.key is None
+
+
+def test_fields_that_a_result_does_not_know_are_passed_over():
+    """Such as those of `pfjax solve --json`."""
+    result = made()
+    stored = result.to_dict()
+    nodes = [node | {"right": True} for node in stored["tree"]["nodes"]]
+    assert (
+        Result.from_dict(stored | {"index": 3, "tree": stored["tree"] | {"nodes": nodes}}) == result
+    )
 
 
 def test_results_and_solutions_are_a_line():

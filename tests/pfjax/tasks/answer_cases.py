@@ -50,11 +50,41 @@ x^2-1 ¦ x^{2}-1 ~~ (x-1)(x+1)
 2^{10} ¦ 2^10 ¦ 2^{10}. ~~ 1024
 809 ¦ \textbf{809} ¦ n = 809 ¦ \text{809}
 64 ¦ 64 cubes ¦ 64\text{ cm}^3 ¦ \$64 ¦ 64.000
+x^2 ¦ x² ¦ x^{2}
+5/2 ¦ 2½ ¦ 2\frac12 ¦ 2 1 / 2 ¦ 2.5
+-3/2 ¦ - 1 \frac{1}{2} ¦ -1\frac12
+x=2, y=3 ¦ y=3, x=2 ¦ x = 2 and y = 3
+x^{2}y ¦ x²y
+36 ¦ 3 dozen ¦ 3 dozens
+300000 ¦ 3 hundred thousand
 9.99 ¦ \$9.99 ¦ 9.990 ¦ 999/100
 10\sqrt{5} ¦ 10\sqrt5 ~~ \sqrt{500}
 """
 
 DIFFERENT = r"""
+5² ¦ 52
+x² ¦ x2
+x=2, y=3 ¦ x=3, y=2
+a=1 and b=2 ¦ a=2 and b=1
+2^{3}5 ¦ 2^{35}
+a^{b}c ¦ a^{bc}
+- 1 \frac{1}{2} ¦ -\frac{11}{2}
+1 1 / 2 ¦ 11/2
+1/2 3 ¦ 1/23
+1 2 ¦ 12
+3½ ¦ \frac{31}{2}
+x_1 ¦ x1
+3 dozen ¦ 3
+3 hundred thousand ¦ 300
+2 thirds ¦ 2
+3 halves ¦ 3
+5 squared ¦ 5
+5 factorial ¦ 5
+5 plus x ¦ 5
+5 below zero ¦ 5
+12:30 ¦ 12/30
+5m ¦ 5
+5i ¦ 5
 (1,234) ¦ (1234)
 32, 349 ¦ 32349
 100,200,300 ¦ 100200300
