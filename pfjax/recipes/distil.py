@@ -34,8 +34,7 @@ from pfjax.tasks import orchard
 FIRST = 20_000_000
 SCHEDULE = trainer.Schedule(steps=2000, rate=1e-3, warmup=30)
 ROWS, TOKENS, WIDEST = 64, 10240, 2048
-LOGITS = 1 << 26
-"""Of a batch, at most: 0.25 GiB, of which training holds some copies."""
+LOGITS = 1 << 26  # of a batch: 0.25 GiB, of which training holds some copies
 NONE = "none"
 COUNT, HELD_OUT = Range(1, 1 << 24, whole=True), Range(0, 1 << 20, whole=True)
 
@@ -161,10 +160,8 @@ def by_problem(examples: list[Example]) -> list[list[Example]]:
 
 def batches_of(examples: list[Example], vocab_size: int):
     """The batches of training, by number: a row a problem, 64 at most, as many as TOKENS and LOGITS hold."""
-    width, problems = (
-        batches.bucket([e.prompt + e.solution for e in examples], 32),
-        by_problem(examples),
-    )
+    width = batches.bucket([e.prompt + e.solution for e in examples], 32)
+    problems = by_problem(examples)
     tokens = min(TOKENS, LOGITS // vocab_size)
     rows = max(min(ROWS, tokens // width, len(problems)), 1)
     return partial(_batch, problems, rows, width)

@@ -181,7 +181,7 @@ def test_prompts_are_counted_once():
 def test_what_a_status_says():
     assert status_of("ok", "5", [True, True], [False, False]) == "ok"
     cut = status_of("ok", None, [True, True], [False, False])
-    assert cut == "all 2 solutions were cut off by the budget; raise max_tokens"
+    assert cut == "all 2 solutions were cut off by the budget; raise max_tokens (--max-tokens)"
     lost = status_of("not finite", None, [False, False], [True, False])
     assert lost.startswith(
         "not finite; 1 of 2 solutions ended where the policy's logits were not finite"

@@ -271,7 +271,7 @@ def test_a_jax_function_that_fails_is_one_sentence(function, said):
         (lambda: pfjax.load(prm=3), "prm got 3, wanted a PRM, its folder, or a function"),
         (
             lambda: enumerable_lm.solver(prm=rewards.mean("a/b", of_steps)).solve("x"),
-            "'a/b' is a folder",
+            "'a/b', a name that pfjax.load opens",
         ),
         (lambda: rewards.of_tokens("x"), "of_tokens got 'x'"),
         (lambda: rewards.mean(), "mean got no reward"),
@@ -282,7 +282,7 @@ def test_a_jax_function_that_fails_is_one_sentence(function, said):
         (lambda: rewards.of_texts(of_steps, timeout=0), "timeout is 0"),
         (lambda: rewards.of_texts(of_steps, timeout=math.inf), "timeout is inf"),
         (lambda: rewards.weighted_sum((of_steps, math.nan)), "wanted finite ones"),
-        (lambda: enumerable_lm.solver(prm=3).solve("x"), "prm is 3, wanted a PRM, a function"),
+        (lambda: enumerable_lm.solver(prm=3).solve("x"), "prm got 3, wanted a PRM"),
     ],
 )
 def test_what_is_no_reward_is_refused(make, said):

@@ -118,7 +118,7 @@ def test_which_prm_is_taken_where_none_is_given():
     folder = solver().policy
     assert isinstance(pfjax.load().prm, models.PRM)
     assert pfjax.load(folder).prm is None
-    with pytest.raises(ValueError, match="'pf' needs a PRM; load one with prm="):
+    with pytest.raises(ValueError, match="'pf' needs a PRM; give one"):
         pfjax.load(folder).solve("x", 2)
     with pytest.raises(ValueError, match="'embedded:prm', which judges the embedded task alone"):
         pfjax.load(enumerable_lm.solver().policy, "embedded:prm")
