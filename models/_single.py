@@ -25,8 +25,8 @@ def single(tokenizer: Tokenizer, text: str) -> int:
             f"the tokenizer lacks {text!r}; use the PRM's own tokenizer, or name a text of one token."
         )
     raise CheckpointError(
-        f"the tokenizer writes {text!r} in {len(ids)} tokens, wanted one; name a text of one token, or use "
-        "another tokenizer."
+        f"the tokenizer writes {text!r} in {len(ids)} tokens, wanted one; use the PRM's own tokenizer, "
+        "or name a text of one token."
     )
 
 

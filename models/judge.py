@@ -27,7 +27,13 @@ def judge(policy: Policy, ask: str = ASK, yes: str = "Yes", no: str = "No") -> P
     """
     tokenizer = policy.tokenizer
     blank = " " if Prompt().plain(tokenizer) else ""
-    ids = [single(tokenizer, blank + answer) for answer in (no, yes)]
+    try:
+        ids = [single(tokenizer, blank + answer) for answer in (no, yes)]
+    except CheckpointError:
+        raise CheckpointError(
+            f"the policy cannot judge itself: {yes!r} or {no!r} is not one token of its tokenizer; give a PRM, or "
+            "other answers: models.judge(policy, yes=..., no=...)."
+        ) from None
     kind = PRMKind("judge", "tokens", lambda t: _asking(t, ask), (no, yes))
     return PRM(token_module(policy, *ids), tokenizer, kind)
 

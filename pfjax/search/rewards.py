@@ -104,18 +104,6 @@ def opened(reward: Named, open_prm: Callable[[str | Path], models.PRM]) -> Rewar
     return of_texts(_function("prm", reward))
 
 
-def require_reward(reward: Any) -> None:
-    """ValueError for what no solver can weigh with: folders have to be opened first."""
-    if isinstance(reward, (str, Path)):
-        raise ValueError(
-            f"prm is {shown(reward)}, a name that pfjax.load opens; here give what models.load_prm returns."
-        )
-    if reward is not None and not isinstance(reward, (models.PRM, Tokens, Texts, Mix)):
-        _function("prm", reward)
-    for part in reward.parts if isinstance(reward, Mix) else ():
-        require_reward(part)
-
-
 def name_of(reward: Reward) -> str:
     """What messages call it."""
     if isinstance(reward, Mix):

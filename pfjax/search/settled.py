@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from pfjax import models
 from pfjax.models._asked import require_mesh
 from pfjax.models.prompt import PLAIN_STOP
-from pfjax.search.rewards import require_reward
+from pfjax.search.rewards import opened
 from pfjax.settings.execution import require_settings
 from pfjax.settings.numbers import shown
 from pfjax.tasks.task import Task
@@ -48,3 +48,15 @@ def filled(task: Task, policy: models.Policy) -> Task:
     if stop is None:
         stop = (PLAIN_STOP,) if prompt.plain(policy.tokenizer) else ()
     return replace(task, prompt=prompt, stop=stop)
+
+
+def require_reward(reward: object) -> None:
+    """ValueError for what no solver can weigh with: folders have to be opened first."""
+
+    def refuse(folder: object):
+        raise ValueError(
+            f"prm is {shown(folder)}, a name that pfjax.load opens; here give what models.load_prm returns."
+        )
+
+    if reward is not None:
+        opened(reward, refuse)  # pyright: ignore[reportArgumentType]
