@@ -25,8 +25,9 @@ def number_of(key: object) -> int | None:
 
 
 def _is_key(key: object) -> bool:
-    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    return is_typed and key.shape == ()
+    if not isinstance(key, jax.Array):
+        return False
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()
 
 
 def require_room(length: int, room: int, max_tokens: int, whose: str) -> None:
