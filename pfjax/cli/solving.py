@@ -13,7 +13,8 @@ from pfjax.search.methods import find
 from pfjax.search.result import Result
 from pfjax.settings.meshes import parse_mesh
 from pfjax.tasks.grading import same_answer
-from pfjax.tasks.orchard import Problem, check_steps, generate
+from pfjax.tasks.orchard import Problem, generate
+from pfjax.tasks.orchard_checks import check_steps
 from pfjax.tasks.task import BLANK_LINE
 
 SPLIT = "test"

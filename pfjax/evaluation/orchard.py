@@ -1,5 +1,6 @@
 """Quality of policies and PRMs on the orchard task, by its exact checker."""
 
+import random
 import time
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from pfjax.search.solver import Progress, Solver
 from pfjax.settings.sampling import Sampling
 from pfjax.tasks import orchard
 from pfjax.tasks.grading import same_answer
+from pfjax.tasks.orchard_checks import ARITHMETIC, LOOK_UP, check_steps, with_slip
 
 
 def measure_policy(
@@ -39,7 +41,7 @@ def measure_policy(
         ok
         for p, r in zip(chosen, results, strict=True)
         for s in r.solutions
-        for ok in until_first_error(orchard.check_steps(p, s.steps))
+        for ok in until_first_error(check_steps(p, s.steps))
     ]
     low, high = clustered([float(np.mean(r)) for r in right])
     return {
@@ -144,7 +146,7 @@ def measure_prm(
     values, labels, final, correct = [], [], [], []
     for problem, result in zip(chosen, results, strict=True):
         for i, solution in enumerate(result.solutions):
-            ok = until_first_error(orchard.check_steps(problem, solution.steps))
+            ok = until_first_error(check_steps(problem, solution.steps))
             values += [node.value for node in result.tree.path(i)][: len(ok)]
             labels += ok
             final.append(solution.value)
@@ -159,6 +161,39 @@ def measure_prm(
         "step AUC": auc(values, labels),
         "solution AUC": auc(final, correct),
         "Brier score": float(np.mean((probability - np.array(labels)) ** 2)),
+    }
+
+
+def told_apart(
+    prm: models.PRM, *, split: str = "test", problems: int = 200, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """How often the PRM puts a right step of a reference solution above the same with a slip put in.
+
+    Wrong results by operator, and wrong look-ups that are computed rightly: share (ties are no success), median
+    margin of log-odds, and number of pairs. One step a problem and kind.
+    """
+    rng, margins = random.Random(seed), {}
+    for i in range(problems):
+        problem = orchard.generate(i, split)
+        for kind in (ARITHMETIC, LOOK_UP):
+            at = rng.randrange(len(problem.statements))
+            wrong = with_slip(problem, at, kind, rng)
+            if wrong is None:
+                continue
+            operator = problem.statements[at].operator
+            name = f"{kind} {operator}" if kind == ARITHMETIC else kind
+            scores = [
+                float(prm.score(problem.question, steps)[-1])
+                for steps in (problem.steps[: at + 1], wrong)
+            ]
+            margins.setdefault(name, []).append(scores[0] - scores[1])
+    return {
+        name: {
+            "share": float(np.mean(np.array(found) > 0)),
+            "median margin": float(np.median(found)),
+            "pairs": len(found),
+        }
+        for name, found in sorted(margins.items())
     }
 
 

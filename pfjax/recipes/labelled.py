@@ -11,6 +11,7 @@ from pfjax.embedded.tokenizer import PROBE
 from pfjax.recipes.recipe import Progress, told
 from pfjax.search.solver import Solver
 from pfjax.tasks import orchard
+from pfjax.tasks.orchard_checks import check_steps
 
 SAMPLES, FIRST, WIDTH = 4, 10_000_000, 160
 
@@ -25,7 +26,7 @@ def encode(
         k: list(blank) for k in ("probe", "token", "label", "weight")
     }
     right = True
-    for step, good in zip(steps, orchard.check_steps(problem, steps), strict=True):
+    for step, good in zip(steps, check_steps(problem, steps), strict=True):
         tokens = tokenizer.encode(step)
         slip = 0
         if right and not good:

@@ -13,5 +13,7 @@ from pfjax.tasks.grader import same_math as same_math
 from pfjax.tasks.grading import same_answer as same_answer
 from pfjax.tasks.grading import vote_keys as vote_keys
 from pfjax.tasks.orchard import Problem as Problem
-from pfjax.tasks.orchard import check_steps as check_steps
 from pfjax.tasks.orchard import generate as generate
+from pfjax.tasks.orchard_checks import check_steps as check_steps
+from pfjax.tasks.orchard_checks import slip_of as slip_of
+from pfjax.tasks.orchard_checks import with_slip as with_slip

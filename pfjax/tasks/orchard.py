@@ -8,13 +8,13 @@ models or tokens.
 """
 
 import random
-import re
 from dataclasses import dataclass
 
 NAMES = ("Ann", "Bob", "Cal", "Eva", "Fay", "Gus", "Ivy", "Lee", "Max", "Ned", "Tom", "Zoe")
 ITEMS = ("apples", "pears", "plums", "figs")
 SPLITS = ("train", "validation", "test")
 LIMIT = 99
+DEPTH = (4, 6)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Problem:
         return [s.step for s in self.statements] + [f"{last.name} has \\boxed{{{last.value}}}."]
 
 
-def generate(index: int, split: str = "train", depth: tuple[int, int] = (4, 6)) -> Problem:
+def generate(index: int, split: str = "train", depth: tuple[int, int] = DEPTH) -> Problem:
     """Problem number `index` of a split, with between depth[0] and depth[1] people."""
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, wanted one of {', '.join(SPLITS)}.")
@@ -136,43 +136,3 @@ def _together(name: str, other: Statement, third: Statement) -> Statement:
     text = f"{name} has as many as {other.name} and {third.name} together."
     terms, numbers = (other.name, third.name), (other.value, third.value)
     return Statement(name, text, terms, numbers, "+", sum(numbers))
-
-
-_STEP = re.compile(r"(\w+) has (?:(\w+) ([-+*/]) (\w+) = (?:(\d+) ([-+*/]) (\d+) = )?)?(\d+)\.")
-_FINAL = re.compile(r"(\w+) has \\boxed\{(\d+)\}\.?")
-
-
-def check_steps(problem: Problem, steps: list[str]) -> list[bool]:
-    """Whether each step is right given the problem: person, terms, operation, numbers and value.
-
-    The order of the terms of + and * is free, and so is the order of people. The last step must be
-    boxed and right.
-    """
-    return [_check(problem, step.strip()) for step in steps]
-
-
-def _check(problem: Problem, step: str) -> bool:
-    final = _FINAL.fullmatch(step)
-    last = problem.statements[-1]
-    if final:
-        return final[1] == last.name and int(final[2]) == last.value
-    match = _STEP.fullmatch(step)
-    if not match:
-        return False
-    name, a, operator, b, x, again, y, value = match.groups()
-    statement = next((s for s in problem.statements if s.name == name), None)
-    if statement is None or int(value) != statement.value or (operator or "") != statement.operator:
-        return False
-    if not statement.operator:
-        return True
-    sides = [((a, b), statement.terms)]
-    if x is not None:
-        sides.append(((x, y), tuple(map(str, statement.numbers))))
-    elif statement.terms != tuple(map(str, statement.numbers)):
-        return False
-    return again in (None, operator) and _same_sides(sides, statement.operator in "+*")
-
-
-def _same_sides(sides: list[tuple[tuple, tuple]], commutes: bool) -> bool:
-    straight = all(said == wanted for said, wanted in sides)
-    return straight or (commutes and all(said[::-1] == wanted for said, wanted in sides))

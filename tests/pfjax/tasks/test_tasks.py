@@ -1,13 +1,25 @@
 """The generator, the exact checker and the grader."""
 
+import random
 import re
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfjax.tasks import check_steps, extract_answer, generate, normal_form, same_answer
-from pfjax.tasks.orchard import LIMIT
+from pfjax.tasks import (
+    Problem,
+    check_steps,
+    extract_answer,
+    generate,
+    normal_form,
+    same_answer,
+    slip_of,
+    with_slip,
+)
+from pfjax.tasks.orchard import LIMIT, Statement
+from pfjax.tasks.orchard_checks import ARITHMETIC, LOOK_UP
 
 PROBLEMS = [generate(i, split) for split in ("train", "test") for i in range(200)]
 
@@ -104,3 +116,36 @@ def test_same_answer(a, b, same):
 def test_normal_form_never_fails_and_is_idempotent(text):
     once = normal_form(text)
     assert normal_form(once) == once
+
+
+def test_every_slip_has_its_name():
+    first = Statement("Eva", "Eva has 6 bags of 6 plums.", ("6", "6"), (6, 6), "*", 36)
+    then = Statement("Ned", "Ned has 58 more than Eva.", ("Eva", "58"), (36, 58), "+", 94)
+    p = Problem("", (first, then))
+    slips = {
+        "Ned has Eva + 58 = 36 + 58 = 95.": "arithmetic +",
+        "Ned has Eva + 58 = 35 + 58 = 93.": "look-up",
+        "Ned has Eva + 58 = 58 + 36 = 94.": "look-up",
+        "Ned has Eva + 57 = 36 + 57 = 93.": "terms",
+        "Ned has Eva - 58 = 36 - 58 = 94.": "terms",
+        "Bea has Eva + 58 = 36 + 58 = 94.": "person",
+        "Ned has Eva + 58 = 94.": "form",
+        "Ned has 94": "form",
+        "Ned has \\boxed{80}.": "answer",
+        "Ned has 58 + Eva = 58 + 36 = 94.": "",
+        "Eva has 6 * 6 = 37.": "arithmetic *",
+    }
+    assert {step: slip_of(p, step) for step in slips} == slips
+
+
+@pytest.mark.parametrize("kind", [ARITHMETIC, LOOK_UP])
+def test_a_slip_that_is_put_in_is_the_only_one(kind):
+    rng, seen = random.Random(0), Counter()
+    for p in PROBLEMS:
+        for at in range(len(p.statements) + 1):
+            steps = with_slip(p, at, kind, rng)
+            if steps is not None:
+                assert steps[:-1] == p.steps[:at] and check_steps(p, steps) == [True] * at + [False]
+                seen[slip_of(p, steps[-1])] += 1
+    wanted = {f"{ARITHMETIC} {o}" for o in "+-*/"} if kind == ARITHMETIC else {LOOK_UP}
+    assert set(seen) == wanted and min(seen.values()) > 30
