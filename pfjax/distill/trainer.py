@@ -163,15 +163,28 @@ def _save(manager, step: int, carry: PyTree) -> None:
 def _restore(manager, step: int, like: PyTree) -> PyTree:
     import orbax.checkpoint as ocp
 
+    folder = manager.directory / str(step)
     try:
+        _read_through(folder / "default")
         return manager.restore(step, args=ocp.args.StandardRestore(like))
     except Exception as error:
-        folder = manager.directory / str(step)
         what = " ".join(str(error).split())[:80]
         raise FolderError(
             f"{folder} is damaged ({type(error).__name__}: {what}…); remove that folder and run again, which "
             "goes on from the checkpoint before."
         ) from None
+
+
+def _read_through(folder: Path) -> None:
+    """Reads every value once, one after the other: ValueError for what is damaged.
+
+    A restore of orbax that fails leaves reads behind, which print tracebacks of their own.
+    """
+    import tensorstore
+
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": f"file://{folder}/"}).result()
+    for key in store.list().result():
+        store.read(key).result()
 
 
 def _require_shapes(folder: Path, params: PyTree, begun: bool) -> None:

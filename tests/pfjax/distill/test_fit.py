@@ -1,6 +1,7 @@
 """The loop: resumes bitwise, keeps its log whole, skips what is not finite, stops on a signal, works alone."""
 
 import json
+import shutil
 import signal
 
 import jax
@@ -178,6 +179,24 @@ def test_steps_are_not_queued_so_that_a_signal_waits_for_few(tmp_path, monkeypat
     monkeypatch.setattr(jax, "jit", jit)
     trainer.fit({"w": jnp.zeros(3)}, slow, asked, SCHEDULE._replace(steps=12), folder=tmp_path)
     assert len(waiting) == 12 and max(waiting) <= 1
+
+
+@pytest.mark.parametrize("what", ["manifest.ocdbt", "d/*"])
+def test_a_damaged_checkpoint_is_named_in_one_sentence(tmp_path, what, capfd):
+    whole = fit(tmp_path / "whole")
+    fit(tmp_path / "torn", schedule=SCHEDULE._replace(steps=40, horizon=60))
+    newest = tmp_path / "torn" / "checkpoints" / "40"
+    damaged = [file for file in newest.glob(f"default/**/{what}") if file.is_file()]
+    for file in damaged:
+        file.write_bytes(file.read_bytes()[:5])
+    with pytest.raises(
+        FolderError, match="40 is damaged .*; remove that folder and run again"
+    ) as error:
+        fit(tmp_path / "torn")
+    assert damaged and "\n" not in str(error.value) and len(str(error.value)) < 400
+    assert "Traceback" not in capfd.readouterr().err
+    shutil.rmtree(newest)
+    assert np.array_equal(fit(tmp_path / "torn")["w"], whole["w"])
 
 
 def test_one_at_a_time_in_a_folder(tmp_path):
