@@ -62,12 +62,16 @@ class Prompt:
         _require(isinstance(self.date, Date), "date", self.date, "a datetime.date")
 
     def require_kept(self, tokenizer: Tokenizer) -> None:
-        """ValueError if the template leaves out the question, a shot or the system text."""
+        """ValueError if the template leaves out the question, a shot or the system text.
+
+        Of each the last line is looked for: some templates drop the thoughts of earlier turns.
+        """
         asked = "\ue000asked\ue000"
         text, shots = self.text(tokenizer, asked), [part for shot in self.shots for part in shot]
         wanted = {"question": [asked], "shots": shots, "system": [self.system or ""]}
         for name, parts in wanted.items():
-            if not all(part.strip() in text for part in parts):
+            last = [part.strip().rpartition("\n")[2].strip() for part in parts]
+            if not all(line in text for line in last):
                 fix = "; put that text into user" if name == "system" else ""
                 raise ValueError(
                     f"the chat template leaves out the {name}; give another template{fix}."

@@ -1,7 +1,9 @@
 """Problems whose steps can be checked, and what a search wrote for them, step by step.
 
-problems = orchard(500)                   or Checked(question, truth, check, slip) of a task of one's own
-rows = scored(results, problems)          every step up to the first wrong one: value, label, kind of slip
+    problems = orchard(500)                   or Checked(question, truth, check, slip) of a task of one's own
+    rows = scored(results, problems)          every step up to the first wrong one: value, label, kind of slip
+
+Knows nothing of what is measured on them.
 """
 
 from collections.abc import Callable, Sequence
