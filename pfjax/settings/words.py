@@ -4,7 +4,7 @@
 def is_whole(text: str) -> bool:
     """Whether a text has no half of a character (a surrogate) in it, which no file and no model takes.
 
-    >>> is_whole("a"), is_whole("\ud800")
+    >>> is_whole("a"), is_whole(chr(0xD800))
     (True, False)
     """
     try:
