@@ -15,6 +15,7 @@ import jax
 import pytest
 from flax import nnx
 from rich.console import Console
+from typer import Exit
 from typer.testing import CliRunner
 
 import pfjax
@@ -215,6 +216,14 @@ def test_a_line_of_a_file_ends_with_a_line_feed_alone(tmp_path):
     row = json.dumps({"question": question, "answer": 7}, ensure_ascii=False)
     path.write_bytes(b"\xef\xbb\xbf" + f"{row}\r\n\n{row}".encode())
     assert questions_of(path) == [Asked(question, None, "7")] * 2
+
+
+def test_a_platform_that_is_not_there_is_named(monkeypatch, capsys):
+    """JAX ends in an assertion without a word."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(Exit), one_sentence(False):
+        raise AssertionError
+    assert "JAX found no device of JAX_PLATFORMS=cuda; unset it" in capsys.readouterr().err
 
 
 def test_the_prompt_is_shown_without_weights(damaged):
