@@ -12,8 +12,13 @@ def shown(value: object) -> str:
     """A value as an error names it; what is long, or takes lines, by its type."""
     plain = isinstance(value, (str, bytes, int, float, list, tuple, dict, type, type(None), Path))
     text = repr(value)
-    text = text if text == text.encode(errors="ignore").decode() else ascii(value)
+    text = text if is_whole(text) else ascii(value)
     return text if plain and len(text) <= 80 else f"a {type(value).__name__}"
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text has no half of a character (a surrogate) in it, which no file and no model takes."""
+    return text == text.encode(errors="ignore").decode()
 
 
 def folder(path: object, name: str = "path") -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date as Date
 
-from pfjax.models._asked import shown
+from pfjax.models._asked import is_whole, shown
 from pfjax.models.tokenizer import Tokenizer
 
 BOX = "Please reason step by step, and put your final answer within \\boxed{}."
@@ -46,7 +46,7 @@ class Prompt:
     def __post_init__(self):
         texts = {"user": self.user, "system": self.system or "", "template": self.template or ""}
         for name, value in texts.items():
-            _require(isinstance(value, str) and _is_whole(value), name, value, "a text")
+            _require(isinstance(value, str) and is_whole(value), name, value, "a text")
         wanted = f"a text with {QUESTION} where the question stands"
         _require(QUESTION in self.user, "user", self.user, wanted)
         pairs = "pairs of texts: (question, solution), ..."
@@ -134,13 +134,8 @@ def _is_pair(shot: object) -> bool:
     return (
         isinstance(shot, (list, tuple))
         and len(shot) == 2
-        and all(isinstance(t, str) and _is_whole(t) for t in shot)
+        and all(isinstance(t, str) and is_whole(t) for t in shot)
     )
-
-
-def _is_whole(text: str) -> bool:
-    """Whether it has no half of a character in it."""
-    return text == text.encode(errors="ignore").decode()
 
 
 def _require(fine: bool, name: str, value: object, wanted: str) -> None:

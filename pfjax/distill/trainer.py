@@ -171,7 +171,7 @@ def _restore(manager, step: int, like: PyTree) -> PyTree:
         what = " ".join(str(error).split())[:80]
         raise FolderError(
             f"{folder} is damaged ({type(error).__name__}: {what}…); remove that folder and run again, which "
-            "goes on from the checkpoint before."
+            "goes on from the checkpoint before, or from the start."
         ) from None
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pfjax.search.result import Result
 from pfjax.tasks import orchard_checks
-from pfjax.tasks.orchard import DEPTH, generate
+from pfjax.tasks.orchard import generate
 
 
 class Checked(NamedTuple):
@@ -34,11 +34,9 @@ class Scored(NamedTuple):
     kind: str
 
 
-def orchard(
-    problems: int, split: str = "test", first: int = 0, depth: tuple[int, int] = DEPTH
-) -> list[Checked]:
-    """Problems of the embedded task, numbers `first` onwards."""
-    found = [generate(first + i, split, depth) for i in range(problems)]
+def orchard(problems: int, split: str = "test") -> list[Checked]:
+    """The first problems of a split of the embedded task."""
+    found = [generate(i, split) for i in range(problems)]
     return [
         Checked(
             problem.question,

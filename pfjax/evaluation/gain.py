@@ -15,9 +15,8 @@ import numpy as np
 from pfjax.evaluation.checked import Checked
 from pfjax.evaluation.intervals import paired_difference, wilson
 from pfjax.search import rewards
-from pfjax.search.result import Result
 from pfjax.search.solver import Progress, Solver
-from pfjax.tasks.grading import same_answer
+from pfjax.tasks.grading import Equal, same_answer
 
 BASELINES = ("weighted-best-of-n", "best-of-n", "majority")
 PF, ARGMAX, ANY = "pf", "argmax of pf", "any of pf"
@@ -36,17 +35,19 @@ def compare(
 
     The filter's particles answer by vote (`PF`), by the highest value (`ARGMAX`), and count as solved if any
     is right (`ANY`); independent samples by the rules of `BASELINES`, and if any is right. `correct` lists 0
-    or 1 a problem, `policy tokens` and `prm tokens` are those of the run.
+    or 1 a problem, by the equality of the solver's task; `policy tokens` and `prm tokens` are those of the run.
     """
-    rows, questions = [], [problem.question for problem in problems]
+    rows, questions, equal = [], [problem.question for problem in problems], solver.task.equal
     for n in counts:
         pf = solver.solve(questions, n, key, method=PF, progress=progress)
-        best = [r.revote("best-of-n", equal=None) for r in pf]
+        best = [r.revote("best-of-n", equal=equal) for r in pf]
         free = solver.solve(questions, n, key, method="best-of-n", progress=progress)
-        voted = {name: [r.revote(name, equal=None) for r in free] for name in BASELINES}
-        found = {PF: _right(pf, problems), ARGMAX: _right(best, problems), ANY: _any(pf, problems)}
-        found |= {name: _right(results, problems) for name, results in voted.items()}
-        found[ANY_OF_SAMPLES] = _any(free, problems)
+        voted = {name: [r.revote(name, equal=equal) for r in free] for name in BASELINES}
+        answers = {name: [[r.answer] for r in of] for name, of in voted.items()}
+        answers |= {PF: [[r.answer] for r in pf], ARGMAX: [[r.answer] for r in best]}
+        answers |= {ANY: [[s.answer for s in r.solutions] for r in pf]}
+        answers |= {ANY_OF_SAMPLES: [[s.answer for s in r.solutions] for r in free]}
+        found = {name: _solved(given, problems, equal) for name, given in answers.items()}
         for name, correct in found.items():
             low, high = wilson(sum(correct), len(correct))
             of = pf if name in (PF, ARGMAX, ANY) else free
@@ -102,12 +103,11 @@ def _turned(question: str, steps: list[str], noise: float) -> bool:
     return word < noise * 2**48
 
 
-def _right(results: Sequence[Result], problems: Sequence[Checked]) -> list[int]:
-    return [int(same_answer(r.answer, p.truth)) for r, p in zip(results, problems, strict=True)]
-
-
-def _any(results: Sequence[Result], problems: Sequence[Checked]) -> list[int]:
+def _solved(
+    given: Sequence[Sequence[str | None]], problems: Sequence[Checked], equal: Equal | None
+) -> list[int]:
+    """Whether any of the answers that are given to a problem is its truth."""
     return [
-        int(any(same_answer(s.answer, p.truth) for s in r.solutions))
-        for r, p in zip(results, problems, strict=True)
+        int(any(same_answer(answer, problem.truth, equal) for answer in set(answers)))
+        for answers, problem in zip(given, problems, strict=True)
     ]

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from pfjax import models
+from pfjax.evaluation import checked
+from pfjax.evaluation.checked import scored
 from pfjax.evaluation.intervals import auc, clustered, wilson
+from pfjax.evaluation.prm import calibration
 from pfjax.search import methods
 from pfjax.search.solver import Progress, Solver
 from pfjax.settings.sampling import Sampling
 from pfjax.tasks import orchard
 from pfjax.tasks.grading import same_answer
-from pfjax.tasks.orchard_checks import ARITHMETIC, LOOK_UP, check_steps, with_slip
+from pfjax.tasks.orchard_checks import ARITHMETIC, LOOK_UP, with_slip
 
 
 def measure_policy(
@@ -37,12 +40,7 @@ def measure_policy(
         [same_answer(s.answer, p.answer) for s in r.solutions]
         for p, r in zip(chosen, results, strict=True)
     ]
-    steps = [
-        ok
-        for p, r in zip(chosen, results, strict=True)
-        for s in r.solutions
-        for ok in until_first_error(check_steps(p, s.steps))
-    ]
+    steps = [row.right for row in scored(results, checked.orchard(problems, split))]
     low, high = clustered([float(np.mean(r)) for r in right])
     return {
         "split": split,
@@ -143,24 +141,24 @@ def measure_prm(
     solver = Solver(policy, prm)
     questions = [p.question for p in chosen]
     results = solver.solve(questions, samples, key, method="best-of-n", progress=progress)
-    values, labels, final, correct = [], [], [], []
-    for problem, result in zip(chosen, results, strict=True):
-        for i, solution in enumerate(result.solutions):
-            ok = until_first_error(check_steps(problem, solution.steps))
-            values += [node.value for node in result.tree.path(i)][: len(ok)]
-            labels += ok
-            final.append(solution.value)
-            correct.append(same_answer(solution.answer, problem.answer))
-    probability = 1 / (1 + np.exp(-np.array(values)))
+    rows = scored(results, checked.orchard(problems, split))
+    values, labels = [row.value for row in rows], [row.right for row in rows]
+    final = [s.value for r in results for s in r.solutions]
+    correct = [
+        same_answer(s.answer, p.answer)
+        for p, r in zip(chosen, results, strict=True)
+        for s in r.solutions
+    ]
+    found = calibration(rows)
     return {
         "split": split,
         "problems": problems,
         "samples": samples,
-        "steps": len(labels),
-        "base rate": float(np.mean(labels)),
+        "steps": len(rows),
+        "base rate": found["base rate"],
         "step AUC": auc(values, labels),
         "solution AUC": auc(final, correct),
-        "Brier score": float(np.mean((probability - np.array(labels)) ** 2)),
+        "Brier score": found["Brier"],
     }
 
 
@@ -195,12 +193,3 @@ def told_apart(
         }
         for name, found in sorted(margins.items())
     }
-
-
-def until_first_error(checks: list[bool]) -> list[bool]:
-    """The checks up to and including the first False.
-
-    >>> until_first_error([True, False, True])
-    [True, False]
-    """
-    return checks[: checks.index(False) + 1] if False in checks else checks

@@ -50,6 +50,12 @@ def test_rows_and_differences_are_paired_counts():
             for a, b in zip(by[gain.ANY, n]["correct"], by[gain.PF, n]["correct"], strict=True)
         )
         assert by[gain.PF, n]["policy tokens"] > 0
+    # The task tells which answers are the same, for votes and for the truth.
+    never = [problem._replace(truth="no such answer") for problem in problems]
+    all_same = replace(solver, task=replace(solver.task, equal=lambda a, b: True))
+    assert {r["accuracy"] for r in gain.compare(solver, never, (8,))} == {0.0}
+    by_task = {r["method"]: r["accuracy"] for r in gain.compare(all_same, never, (8,))}
+    assert set(by_task.values()) == {1.0}
     diff = {(d["of"], d["minus"], d["particles"]): d for d in gain.differences(rows)}
     mean = np.mean(by[gain.PF, 8]["correct"]) - np.mean(by["majority", 8]["correct"])
     assert diff[gain.PF, "majority", 8]["difference"] == pytest.approx(mean)

@@ -72,8 +72,8 @@ def test_steps_up_to_the_first_wrong_one():
     assert [row.value for row in found] == values
 
 
-def test_bellman_errors_are_those_of_enumeration():
-    """With the exact log-expectation as values they are 0 but for the roll-outs' noise; a shift of v_t shows."""
+def test_bellman_errors_by_hand():
+    """0 where v never changes, a half where it rises by a half, and the log of a mean where steps differ."""
     solver = enumerable_lm.solver()
     problem = Checked("a?", "x", lambda steps: [True] * len(steps), lambda s: "")
     zero = prm.bellman(solver.with_prm(lambda question, steps: 0.0), [problem], roll_outs=8)
