@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,6 +87,7 @@ def samples(path: Path, sampler: models.Policy, count: int, progress: Progress) 
     data["ids"] = data["ids"].astype(np.int32)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
-    np.savez(part, settings=np.array(json.dumps(settings)), **data)
+    arrays: dict[str, Any] = {"settings": np.array(json.dumps(settings)), **data}
+    np.savez(part, **arrays)
     part.rename(path)
     return data
