@@ -32,15 +32,15 @@ def measure_policy(
     """pass@1 (with its 95 % interval over problems), step accuracy up to the first error, tokens
     a solution.
     """
-    chosen = [orchard.generate(i, split) for i in range(problems)]
+    chosen = checked.orchard(problems, split)
     solver = Solver(policy, None, Sampling(temperature))
     questions = [p.question for p in chosen]
     results = solver.solve(questions, samples, key, method="majority", progress=progress)
     right = [
-        [same_answer(s.answer, p.answer) for s in r.solutions]
+        [same_answer(s.answer, p.truth) for s in r.solutions]
         for p, r in zip(chosen, results, strict=True)
     ]
-    steps = [row.right for row in scored(results, checked.orchard(problems, split))]
+    steps = [row.right for row in scored(results, chosen)]
     low, high = clustered([float(np.mean(r)) for r in right])
     return {
         "split": split,
@@ -88,7 +88,7 @@ def measure_methods(
     Sharing is right for best-of-n, weighted-best-of-n and majority, which differ in the choice of the
     answer alone; the tokens and seconds are those of the run.
     """
-    chosen = [orchard.generate(i, split) for i in range(problems)]
+    chosen = checked.orchard(problems, split)
     began = time.perf_counter()
     results = solver.solve(
         [p.question for p in chosen],
@@ -101,7 +101,7 @@ def measure_methods(
     rows = []
     for name in names:
         answers = [r.revote(name).answer for r in results]
-        correct = [int(same_answer(a, p.answer)) for p, a in zip(chosen, answers, strict=True)]
+        correct = [int(same_answer(a, p.truth)) for p, a in zip(chosen, answers, strict=True)]
         low, high = wilson(sum(correct), problems)
         uses_prm = methods.find(name).uses_prm
         rows.append(
@@ -137,15 +137,15 @@ def measure_prm(
 
     Log-odds against "all steps so far are right", up to the first error.
     """
-    chosen = [orchard.generate(i, split) for i in range(problems)]
+    chosen = checked.orchard(problems, split)
     solver = Solver(policy, prm)
     questions = [p.question for p in chosen]
     results = solver.solve(questions, samples, key, method="best-of-n", progress=progress)
-    rows = scored(results, checked.orchard(problems, split))
+    rows = scored(results, chosen)
     values, labels = [row.value for row in rows], [row.right for row in rows]
     final = [s.value for r in results for s in r.solutions]
     correct = [
-        same_answer(s.answer, p.answer)
+        same_answer(s.answer, p.truth)
         for p, r in zip(chosen, results, strict=True)
         for s in r.solutions
     ]
